@@ -1,0 +1,81 @@
+"""The journal of a block: one small record per shard. Only recorded shards exist.
+
+A record is a file of its own, written under a temporary name and renamed. So writers on several machines never share
+a file, none waits for a lock, and a crash leaves no half record. Each record carries a hash of its own fields.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import DamagedError
+from cache.keys import canonical_json
+from cache.shard import sync_folder
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the journal says of one shard.
+
+    Attributes:
+        shard: file name in `shards/`.
+        sha256: hash (hex) of the file's bytes.
+        size: of the file, in bytes.
+        items, rows: how many it holds.
+    """
+
+    shard: str
+    sha256: str
+    size: int
+    items: int
+    rows: int
+
+
+def append(folder: Path, record: Record) -> None:
+    """Add a record durably."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = dict(record.__dict__)
+    text = canonical_json({**fields, "check": _check(fields)}) + "\n"
+    temporary = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    try:
+        with open(temporary, "w", encoding="ascii") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, folder / f"{record.sha256[:24]}.json")
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def read(folder: Path) -> list[Record]:
+    """All records, in the order of their names (the same for every reader).
+
+    Raises:
+        DamagedError: a record is cut short or altered.
+    """
+    if not folder.is_dir():
+        return []
+    return [_parse(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _parse(path: Path) -> Record:
+    try:
+        fields = json.loads(path.read_text(encoding="ascii"))
+        check = fields.pop("check")
+        if check != _check(fields):
+            raise ValueError("its check does not fit its fields")
+        return Record(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise DamagedError(
+            f"{path}: damaged journal record ({error}); delete it and run the stage again: only its shard is recomputed"
+        ) from None
+
+
+def _check(fields: dict[str, object]) -> str:
+    return hashlib.sha256(canonical_json(fields).encode()).hexdigest()[:16]

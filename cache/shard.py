@@ -1,0 +1,182 @@
+"""One shard: an immutable HDF5 file with the rows of some items of one block.
+
+Layout, public and readable by plain h5py, h5dump and h5ls:
+
+| dataset | shape, dtype | meaning |
+|---|---|---|
+| `rows` | (R, ...) block's dtype | the features, contiguous and uncompressed |
+| `offsets` | (I + 1,) int64 | rows of item i are `rows[offsets[i]:offsets[i + 1]]` |
+| `item_keys` | (I, 16) uint8 | key of each item |
+| `item_status` | (I,) S16 | `ok`, `no_face`, or the reason it failed |
+| `item_detail` | (D,) uint8 | JSON: item number -> one line about a failure |
+
+Attributes of the file: `schema`, `spec` (JSON of the block's spec, in words), `key` (the block's key), `writer`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cache.errors import DamagedError, SchemaError
+from cache.keys import KEY_BYTES, KEY_DTYPE, BlockSpec, canonical_json
+
+SCHEMA = 1
+STATUS_DTYPE = np.dtype("S16")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item to write: its key, its rows (n, ...), its status and, for a failure, one line of detail."""
+
+    key: bytes
+    rows: np.ndarray
+    status: str = "ok"
+    detail: str = ""
+
+
+def write_shard(folder: Path, spec: BlockSpec, items: Sequence[Item]) -> tuple[Path, str]:
+    """Write items as one shard: temporary name, close, fsync, rename to a name made of its hash, fsync the folder.
+
+    Returns the path and the SHA-256 (hex) of the file's bytes. Until the journal records it, it does not exist.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    try:
+        with h5py.File(temporary, "w") as file:
+            _fill(file, spec, items)
+        digest = _sync_and_hash(temporary)
+        path = folder / f"{digest[:24]}.h5"
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(folder)
+    return path, digest
+
+
+def _fill(file: h5py.File, spec: BlockSpec, items: Sequence[Item]) -> None:
+    counts = [len(item.rows) for item in items]
+    file.attrs["schema"] = SCHEMA
+    file.attrs["key"] = spec.key
+    file.attrs["spec"] = canonical_json(spec.as_dict())
+    versions = {"h5py": h5py.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    file.attrs["writer"] = canonical_json({"kuleshov schema": SCHEMA, **versions})
+    file.create_dataset("rows", data=np.concatenate([item.rows for item in items]))
+    file.create_dataset("offsets", data=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    keys = np.frombuffer(b"".join(item.key for item in items), dtype=np.uint8)
+    file.create_dataset("item_keys", data=keys.reshape(len(items), KEY_BYTES))
+    file.create_dataset("item_status", data=np.array([item.status.encode() for item in items], dtype=STATUS_DTYPE))
+    details = {str(i): item.detail for i, item in enumerate(items) if item.detail}
+    file.create_dataset("item_detail", data=np.frombuffer(canonical_json(details).encode(), dtype=np.uint8))
+
+
+def _sync_and_hash(path: Path) -> str:
+    with open(path, "rb+") as handle:
+        os.fsync(handle.fileno())
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An opened shard: small tables in memory, `rows` a read-only memory map (no HDF5 handle stays open).
+
+    Attributes:
+        rows: (R, ...) of the block's dtype.
+        offsets: (I + 1,) int64.
+        item_keys: (I,) `KEY_DTYPE`.
+        status: (I,) S16.
+        details: item number -> one line.
+    """
+
+    path: Path
+    rows: np.ndarray
+    offsets: np.ndarray
+    item_keys: np.ndarray
+    status: np.ndarray
+    details: dict[int, str]
+
+
+_checked: dict[Path, str] = {}
+
+
+def check_bytes(path: Path, sha256: str) -> None:
+    """Compare a shard's bytes with the journal's hash, once per process.
+
+    Raises:
+        DamagedError: the file is gone or its bytes are not those that were written.
+    """
+    if _checked.get(path) == sha256:
+        return
+    try:
+        with open(path, "rb") as handle:
+            found = hashlib.file_digest(handle, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise DamagedError(
+            f"{path}: the journal records this shard but the file is gone; bring it back, or delete its record "
+            f"in {path.parent.parent / 'journal'} and run the stage again"
+        ) from None
+    if found != sha256:
+        raise DamagedError(
+            f"{path}: its bytes hash to {found[:12]}, the journal says {sha256[:12]}; delete the file and its record "
+            f"in {path.parent.parent / 'journal'} and run the stage again"
+        )
+    _checked[path] = sha256
+
+
+def open_shard(path: Path, sha256: str, key: str) -> Shard:
+    """Open a checked shard of the block with this key.
+
+    Raises:
+        DamagedError: bytes differ from the journal's hash, or the file belongs to another block.
+        SchemaError: a newer version of Kuleshov wrote it.
+    """
+    check_bytes(path, sha256)
+    with h5py.File(path, "r") as file:
+        schema = int(str(file.attrs["schema"]))
+        if schema > SCHEMA:
+            raise SchemaError(f"{path}: schema {schema}, this version reads up to {SCHEMA}; upgrade kuleshov")
+        if file.attrs["key"] != key:
+            raise DamagedError(f"{path}: belongs to block {str(file.attrs['key'])[:12]}, not {key[:12]}; move it away")
+        keys = np.ascontiguousarray(_dataset(file, "item_keys")[()])
+        details = json.loads(bytes(_dataset(file, "item_detail")[()]) or b"{}")
+        return Shard(
+            path=path,
+            rows=map_dataset(path, _dataset(file, "rows")),
+            offsets=_dataset(file, "offsets")[()],
+            item_keys=keys.view(KEY_DTYPE).reshape(len(keys)),
+            status=_dataset(file, "item_status")[()],
+            details={int(i): text for i, text in details.items()},
+        )
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise DamagedError(f"{file.filename}: {name} is not a dataset; delete the file and run the stage again")
+    return found
+
+
+def map_dataset(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    """Memory-map a contiguous dataset at its own offset; an empty one, which has no place in the file, is an array."""
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.size == 0:
+        return np.empty(dataset.shape, dataset.dtype)
+    return np.memmap(path, mode="r", dtype=dataset.dtype, shape=dataset.shape, offset=offset)

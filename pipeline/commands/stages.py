@@ -1,0 +1,130 @@
+"""The commands of the stages: thin, each calls its step and prints what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline import steps
+from pipeline.project import Project
+
+_max_failures = click.option(
+    "--max-failures",
+    metavar="N|P%",
+    default=None,
+    help="How many items may fail before the stage does, as a count or a percentage. [default: params.yaml]",
+)
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+@click.command()
+@_max_failures
+@click.pass_obj
+def index(folder: Path, max_failures: str | None) -> None:
+    """List the data set: manifest.csv.
+
+    Reads the data root with the adapter of params.yaml, hashes each new file once, and gives samples without a split
+    one. Files seen before are only looked at.
+
+    \b
+    Example:
+      kuleshov index
+    """
+    _say(steps.index(Project(folder), max_failures))
+
+
+@click.command()
+@_max_failures
+@click.pass_obj
+def detect(folder: Path, max_failures: str | None) -> None:
+    """Find faces: detections.csv.
+
+    \b
+    Example:
+      kuleshov detect --max-failures 10%
+    """
+    _say(steps.detect(Project(folder), max_failures))
+
+
+@click.command()
+@_max_failures
+@click.pass_obj
+def align(folder: Path, max_failures: str | None) -> None:
+    """Cut aligned crops of the faces, per template.
+
+    \b
+    Example:
+      kuleshov align
+    """
+    _say(steps.align(Project(folder), max_failures))
+
+
+@click.command()
+@click.argument("roles", nargs=-1)
+@_max_failures
+@click.pass_obj
+def extract(folder: Path, roles: tuple[str, ...], max_failures: str | None) -> None:
+    """Run backbones once and cache their features.
+
+    ROLES are keys of extract.backbones in params.yaml; all of them when none is given. What the store has costs
+    nothing.
+
+    \b
+    Example:
+      kuleshov extract effnet_lite0 expression
+    """
+    _say(steps.extract(Project(folder), roles, max_failures))
+
+
+@click.command()
+@_max_failures
+@click.pass_obj
+def train(folder: Path, max_failures: str | None) -> None:
+    """Train the heads of params.yaml on cached features.
+
+    \b
+    Example:
+      kuleshov train
+    """
+    _say(steps.train(Project(folder), max_failures))
+
+
+@click.command()
+@click.pass_obj
+def fuse(folder: Path) -> None:
+    """Average heads into the ensembles of params.yaml.
+
+    \b
+    Example:
+      kuleshov fuse
+    """
+    _say(steps.fuse(Project(folder)))
+
+
+@click.command()
+@click.pass_obj
+def evaluate(folder: Path) -> None:
+    """Score heads and ensembles, with intervals: metrics.json.
+
+    \b
+    Example:
+      kuleshov evaluate && dvc metrics show
+    """
+    _say(steps.evaluate(Project(folder)))
+
+
+@click.command()
+@click.pass_obj
+def report(folder: Path) -> None:
+    """Write report.html, one file that opens without a network.
+
+    \b
+    Example:
+      kuleshov report
+    """
+    _say(steps.report(Project(folder)))

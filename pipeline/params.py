@@ -1,0 +1,166 @@
+"""params.yaml -> typed, validated settings. An unknown key is an error that names it."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from stages.detect.settings import DetectSettings
+from stages.errors import MissingInputError, SettingError
+from stages.extract.settings import ExtractSettings
+from stages.fuse.settings import FuseSettings
+from stages.ledger import Allowance
+from stages.settings import Settings
+from stages.train.settings import TrainSettings
+
+FILE = "params.yaml"
+
+
+class SplitSettings(Settings):
+    """The split where the data gives none: shares of validation and test, and the seed."""
+
+    val: float = Field(default=0.15, ge=0, lt=1)
+    test: float = Field(default=0.15, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class DataSettings(Settings):
+    """Where photos and labels are.
+
+    Attributes:
+        adapter: how `root` is laid out.
+        root: a folder (`folder`) or a file (`csv`); relative to params.yaml.
+        images: `csv`: what its paths are relative to; None: the csv's folder.
+        columns: `csv`: our name -> the file's column.
+    """
+
+    adapter: Literal["folder", "csv"]
+    root: str = Field(min_length=1)
+    images: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    split: SplitSettings = SplitSettings()
+
+
+class EvaluateSettings(Settings):
+    """What is judged: a split that chose nothing, with bootstrap intervals from `resamples` resamples."""
+
+    split: Literal["train", "val", "test"] = "test"
+    resamples: int = Field(default=2000, ge=100, le=1_000_000)
+    seed: int = Field(default=0, ge=0)
+
+
+class ReportSettings(Settings):
+    """The report: its title, and how many photos its gallery shows."""
+
+    title: str = "Kuleshov"
+    gallery: int = Field(default=24, ge=0, le=500)
+
+
+class Params(Settings):
+    """All settings of a project."""
+
+    data: DataSettings
+    detect: DetectSettings = DetectSettings()
+    extract: ExtractSettings
+    train: TrainSettings
+    fuse: FuseSettings = FuseSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    report: ReportSettings = ReportSettings()
+    max_failures: str = "5%"
+
+    @field_validator("max_failures", mode="before")
+    @classmethod
+    def _allowance(cls, value: object) -> str:
+        try:
+            return str(Allowance.parse(str(value)))
+        except SettingError as error:
+            raise ValueError(str(error)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, where YAML would silently keep the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if isinstance(key, str) and key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} occurs twice", key_node.start_mark)
+        seen.add(key if isinstance(key, str) else id(key))
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load(folder: Path) -> Params:
+    """The settings of the project in `folder`.
+
+    Raises:
+        MissingInputError: there is no params.yaml.
+        SettingError: it is not YAML, or a key is unknown, missing, or has a bad value.
+    """
+    path = folder / FILE
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise MissingInputError(
+            f"{path} is not there; make a project with kuleshov init, or name one with -C"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    return parse(values, str(path))
+
+
+def parse(values: object, where: str) -> Params:
+    """Validate settings read from `where`.
+
+    Raises:
+        SettingError: names the first bad key, its value and what is allowed.
+    """
+    if not isinstance(values, dict):
+        raise SettingError(f"{where}: the settings must be a mapping, such as 'data: ...'")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise SettingError(f"{where}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place!r}{_suggestion(first['loc'])}{more}"
+    if first["type"] == "missing":
+        return f"key {place!r} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place} is {first['input']!r}: {message[:1].lower() + message[1:]}{more}"
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    """`; did you mean 'x'?`, or which keys there are."""
+    model: Any = Params
+    for part in location[:-1]:
+        fields = getattr(model, "model_fields", None)
+        if fields is None:
+            break
+        field = next((f for name, f in fields.items() if part in (name, f.alias)), None)
+        model = _model_in(field.annotation) if field else None
+    known = [f.alias or name for name, f in getattr(model, "model_fields", {}).items()]
+    close = difflib.get_close_matches(str(location[-1]), known, 1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _model_in(annotation: Any) -> Any:
+    """The settings class in an annotation such as `dict[str, HeadSettings]`; None if there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    return next((m for m in map(_model_in, getattr(annotation, "__args__", ())) if m), None)

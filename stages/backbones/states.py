@@ -1,0 +1,79 @@
+"""Reading state dicts: never a pickle's code, and strictly the network's keys and shapes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stages.errors import WeightsError
+
+_SHOWN = 4
+_COUNTER = ".num_batches_tracked"
+
+
+def read_state(path: Path) -> MutableMapping[str, torch.Tensor]:
+    """Read a state dict, `.safetensors` or torch's own format with `weights_only=True`.
+
+    Raises:
+        WeightsError: when the file holds anything else than a dict of names and tensors, or is cut short.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is no plain state dict (it asks for more than tensors, or is not a torch file): "
+            "save it with torch.save(model.state_dict(), FILE) or as .safetensors"
+        ) from error
+    except Exception as error:  # torch and safetensors raise many kinds for damaged files
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{path} cannot be read as a state dict ({reason}): fetch or add it again") from error
+    if not isinstance(state, MutableMapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
+        raise WeightsError(f"{path} holds a {type(state).__name__}, not a dict of tensors: save model.state_dict()")
+    return state
+
+
+def load_strictly(module: nn.Module, state: MutableMapping[str, torch.Tensor], path: Path) -> None:
+    """Copy a state dict into a network that has exactly its keys and shapes.
+
+    BatchNorm's batch counters may be missing, as in old files: evaluation does not read them.
+
+    Raises:
+        WeightsError: lists the first few missing, unexpected and wrongly shaped keys.
+    """
+    own = module.state_dict()
+    for key in own.keys() - state.keys():
+        if key.endswith(_COUNTER):
+            state[key] = own[key]
+    faults = _faults(own, state)
+    if faults:
+        raise WeightsError(f"{path} does not fit {type(module).__name__}: {'; '.join(faults)}")
+    module.load_state_dict(state, strict=True)
+
+
+def _faults(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:
+    shapes = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & state.keys())
+        if state[key].shape != own[key].shape
+    ]
+    kinds = (
+        ("missing", sorted(own.keys() - state.keys())),
+        ("unexpected", sorted(state.keys() - own.keys())),
+        ("wrong shape", shapes),
+    )
+    return [f"{len(keys)} {kind}: {_few(keys)}" for kind, keys in kinds if keys]
+
+
+def _few(items: list[str]) -> str:
+    return ", ".join(items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")

@@ -1,0 +1,60 @@
+"""What a stage leaves for DVC: a small manifest of the blocks and items it stands for, and its counts.
+
+The manifest names block keys and, sorted, each item with its status and rows. No shard, time, host or path is in it, so
+it is byte-equal however the rows came to be (one process or many, at once or resumed).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from cache.keys import key_hex
+from cache.store import Block
+
+COLUMNS = ("block", "item", "status", "rows")
+
+
+class BlockRow(NamedTuple):
+    """An item of a block: `NAME@KEY`, the item's key in hex, its status, how many rows."""
+
+    block: str
+    item: str
+    status: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a stage did: items in all, items computed in this run (the rest came from the store), failed items."""
+
+    total: int
+    computed: int
+    failed: int
+
+    @property
+    def cached(self) -> int:
+        """Items that cost nothing."""
+        return max(self.total - self.computed - self.failed, 0)
+
+
+def block_rows(block: Block, keys: Sequence[bytes]) -> list[BlockRow]:
+    """The manifest's rows for these items of a block."""
+    name = f"{block.spec.name}@{block.spec.key[:32]}"
+    columns = zip(keys, block.statuses(keys), block.count(keys).tolist(), strict=True)
+    return [BlockRow(name, key_hex(key), status, count) for key, status, count in columns]
+
+
+def write_block_rows(path: Path, rows: Iterable[BlockRow]) -> None:
+    """Write the manifest, sorted, each item once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(sorted(set(rows)))
+    os.replace(temporary, path)

@@ -1,0 +1,57 @@
+"""Detectors are files of this folder, found by name; only the one asked for is imported."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from stages.detect.faces import Faces
+from stages.detect.settings import DetectSettings
+from stages.errors import SettingError
+
+_OTHERS = {"__init__", "faces", "registry", "run", "settings", "table"}
+
+
+class Detector(Protocol):
+    """What a detector's file offers as `load(settings, device)`."""
+
+    def detect(self, image: Image.Image) -> Faces:
+        """All faces of one upright RGB photo, in a fixed order."""
+        ...
+
+
+class DetectorFile(Protocol):
+    """The module of a detector."""
+
+    VERSION: int
+
+    def weights(self) -> dict[str, str]:
+        """File name -> SHA-256 (hex) of the weights that `load` uses; raises WeightsError when they are not right."""
+        ...
+
+    def preprocessing(self, settings: DetectSettings) -> dict[str, Any]:
+        """The settings that change what is found: a part of the key."""
+        ...
+
+    def load(self, settings: DetectSettings, device: str) -> Detector:
+        """The detector, ready to use."""
+        ...
+
+
+def names() -> list[str]:
+    """Detectors that are here."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _OTHERS)
+
+
+def find(name: str) -> DetectorFile:
+    """The module of a detector.
+
+    Raises:
+        SettingError: there is no such detector.
+    """
+    if name not in names():
+        raise SettingError(f"detect.detector is {name!r}: use one of {', '.join(names())}")
+    return importlib.import_module(f"stages.detect.{name}")  # pyright: ignore[reportReturnType]

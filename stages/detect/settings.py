@@ -1,0 +1,37 @@
+"""Settings of face detection; all but `device` are part of the detection block's key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stages.device import DeviceName
+from stages.settings import Settings
+
+Threshold = Annotated[float, Field(ge=0, le=1)]
+FaceSource = Literal["found", "given", "whole"]
+
+
+class DetectSettings(Settings):
+    """How faces are found.
+
+    Attributes:
+        faces: `found` every face the detector finds; `given` the manifest's face boxes, with landmarks where a
+            detection overlaps them; `whole` the whole image is one face (FER2013 and the like), with landmarks where
+            the detector finds them.
+        detector: a file of `stages/detect/`.
+        min_face_size: px, the smallest face looked for.
+        thresholds: of the detector's three networks, 0..1.
+        factor: of the image pyramid, between 0 and 1.
+        max_side: px; a larger photo is shrunk for detection, and the boxes scaled back. 0: never.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    faces: FaceSource = "found"
+    detector: str = "mtcnn"
+    min_face_size: int = Field(default=20, ge=12)
+    thresholds: tuple[Threshold, Threshold, Threshold] = (0.6, 0.7, 0.7)
+    factor: float = Field(default=0.709, gt=0.1, lt=1)
+    max_side: int = Field(default=1600, ge=0)
+    device: DeviceName = "auto"

@@ -1,0 +1,96 @@
+"""What a role's extraction stands for: the backbone that plays it, and the key of each block it writes.
+
+No network is loaded here and torch computes nothing: a second run with everything cached stops at this page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.keys import BlockSpec
+from stages.align.run import crops_spec
+from stages.align.templates import find as find_template
+from stages.backbones import registry, weights
+from stages.backbones.spec import BackboneSpec
+from stages.detect.settings import FaceSource
+from stages.device import resolve
+from stages.errors import SettingError, WeightsError
+from stages.extract.settings import ExtractSettings
+
+
+@dataclass(frozen=True)
+class RolePlan:
+    """A role resolved on this machine.
+
+    Attributes:
+        role: its name in the project.
+        spec: of the backbone that plays it.
+        stands_in_for: the backbone it replaces because that one's weights are missing, or None.
+        blocks: tap -> the block's spec.
+        crops: the block of its input crops; None for a backbone of whole photos.
+    """
+
+    role: str
+    spec: BackboneSpec
+    stands_in_for: str | None
+    blocks: dict[str, BlockSpec]
+    crops: BlockSpec | None
+
+
+def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tuple[BackboneSpec, str | None]:
+    """The backbone that plays a role, and the one it stands in for.
+
+    Raises:
+        SettingError: no such role, backbone or tap.
+    """
+    if role not in settings.backbones:
+        known = ", ".join(sorted(settings.backbones))
+        raise SettingError(f"extract.backbones has no {role!r}: it has {known}")
+    chosen = settings.backbones[role]
+    name, missing = chosen.backbone or role, None
+    spec = registry.get_spec(name)
+    if chosen.stand_in is not None:
+        try:
+            weights.locate(spec.weights, folder)
+        except WeightsError:
+            missing, spec = name, registry.get_spec(chosen.stand_in)
+    taps = [tap.name for tap in spec.taps]
+    for tap in chosen.taps:
+        if tap not in taps:
+            raise SettingError(f"extract.backbones.{role}.taps: {spec.name} has no {tap!r}, it has {', '.join(taps)}")
+    return spec, missing
+
+
+def plan_role(role: str, settings: ExtractSettings, folder: Path, detections_key: str, source: FaceSource) -> RolePlan:
+    """Resolve a role to its blocks.
+
+    Args:
+        folder: where weights are.
+        detections_key: of the detections block that faces come from.
+
+    Raises:
+        SettingError: no such role, backbone or tap.
+        WeightsError: the weights are missing or not the ones that were published.
+    """
+    spec, missing = resolve_backbone(role, settings, folder)
+    crops = None
+    if spec.input == "face":
+        crops = crops_spec(find_template(spec.template or ""), detections_key, source)
+    by_name = {tap.name: tap for tap in spec.taps}
+    digest = weights.sha256(spec.weights, folder)
+    blocks = {
+        tap: BlockSpec(
+            source=spec.name,
+            tap=tap,
+            level=by_name[tap].level,
+            shape=by_name[tap].shape,
+            extractor_version=spec.extractor_version,
+            weights={spec.weights: digest},
+            preprocessing=spec.describe(),
+            inputs={"crops": crops.key} if crops else {},
+            numerics={"engine": f"torch-{resolve(settings.device)}", "compute": "float32", "dtype": settings.dtype},
+        )
+        for tap in settings.backbones[role].taps
+    }
+    return RolePlan(role, spec, missing, blocks, crops)

@@ -1,0 +1,106 @@
+"""The ledger of a stage: which items failed, and why.
+
+A bad item never stops a stage and never vanishes: it is recorded here, written to `failures/STAGE.csv`, counted in the
+summary, and fails the stage only when there are more than the user allows.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stages.errors import SettingError, TooManyFailures
+
+COLUMNS = ("sample_id", "reason", "detail")
+_ALLOWANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(%?)\s*$")
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How many failures a stage tolerates: a count, or a percentage of the stage's items."""
+
+    value: float
+    is_percent: bool
+
+    @classmethod
+    def parse(cls, text: str | int | float) -> Allowance:
+        """Read `"5%"`, `"12"` or `12`.
+
+        Raises:
+            SettingError: for anything else, or a percentage over 100.
+        """
+        match = _ALLOWANCE.match(str(text))
+        if match is None or (match[2] and float(match[1]) > 100):
+            raise SettingError(f"max_failures is {text!r}: give a count (12) or a percentage from 0% to 100% (5%)")
+        return cls(float(match[1]), bool(match[2]))
+
+    def allows(self, failed: int, total: int) -> bool:
+        """Whether `failed` of `total` items is within the allowance."""
+        limit = self.value * total / 100 if self.is_percent else self.value
+        return failed <= limit
+
+    def __str__(self) -> str:
+        return f"{self.value:g}{'%' if self.is_percent else ''}"
+
+
+@dataclass
+class Ledger:
+    """The failures of one run of one stage: sample_id -> (reason, detail), the first reason kept."""
+
+    stage: str
+    entries: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def record(self, sample_id: str, reason: str, detail: str = "") -> None:
+        """Note that an item failed. Line breaks in `detail` become spaces: a row stays a line."""
+        self.entries.setdefault(sample_id, (reason, " ".join(detail.split())))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, sample_id: object) -> bool:
+        return sample_id in self.entries
+
+    def reasons(self) -> dict[str, int]:
+        """How often each reason occurs, the most frequent first."""
+        counts: dict[str, int] = {}
+        for reason, _ in self.entries.values():
+            counts[reason] = counts.get(reason, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def write(self, path: Path) -> None:
+        """Write the ledger as CSV, sorted by sample_id (an empty ledger is a file with a header)."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for sample_id, (reason, detail) in sorted(self.entries.items()):
+                writer.writerow((sample_id, reason, detail))
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Ledger:
+        """Read what `write` wrote. A missing file reads as an empty ledger."""
+        ledger = cls(path.stem)
+        if path.exists():
+            with open(path, newline="", encoding="utf-8") as handle:
+                for row in csv.DictReader(handle):
+                    ledger.record(row["sample_id"], row["reason"], row["detail"])
+        return ledger
+
+    def enforce(self, allowance: Allowance, total: int) -> None:
+        """Stop the stage when more items failed than allowed.
+
+        Raises:
+            TooManyFailures: names the count, the reasons, the ledger and the setting.
+        """
+        if allowance.allows(len(self), total):
+            return
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons().items())
+        raise TooManyFailures(
+            f"{self.stage}: {len(self)} of {total} items failed ({reasons}), max_failures is {allowance}; "
+            f"see failures/{self.stage}.csv, mend or remove them, or raise max_failures"
+        )

@@ -1,0 +1,179 @@
+"""Model folders: a trained head, or an ensemble of them, with all that prediction needs but the backbones' weights.
+
+NAME/model.json           what it is: classes, head, settings of detection and extraction, backbones by hash
+NAME/head.safetensors     the head's state, and the features' means and deviations
+NAME/members/MEMBER/...   an ensemble's heads, each a model folder
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from stages.detect.settings import DetectSettings
+from stages.errors import DataError, MissingInputError
+from stages.extract.settings import ExtractSettings
+from stages.heads import registry
+from stages.train.features import Scale
+from stages.train.settings import HeadSettings
+
+SCHEMA = 1
+_SCALES = ("faces.mean", "faces.deviation", "global.mean", "global.deviation")
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """A trained head and where its features come from.
+
+    Attributes:
+        name: `HEAD-sSEED`.
+        classes: K names, the order of the logits.
+        settings, seed: how it was trained.
+        detect, extract: how its features are made; `extract` has only the roles it reads.
+        weights: role -> backbone name and the SHA-256 of its weights file.
+        dims: width of a face's and of a photo's vector.
+        scales: of faces and of global features (mean 0, deviation 1 where not standardized).
+        head: the module, in eval mode.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    settings: HeadSettings
+    seed: int
+    detect: DetectSettings
+    extract: ExtractSettings
+    weights: Mapping[str, Mapping[str, str]]
+    dims: tuple[int, int]
+    scales: tuple[Scale, Scale]
+    head: nn.Module
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Heads whose probabilities are averaged with weights that sum to 1 (a single head is an ensemble of one)."""
+
+    name: str
+    members: tuple[HeadModel, ...]
+    weights: tuple[float, ...]
+
+
+def build_head(settings: HeadSettings, dims: tuple[int, int], classes: int) -> nn.Module:
+    """An untrained head for features of these widths."""
+    module, variant = registry.find(settings.kind)
+    return module.build(variant, dims[0], dims[1], classes, settings.dropout)
+
+
+def save_head(folder: Path, model: HeadModel) -> None:
+    """Write a head's model folder, whole or not at all."""
+    about = {
+        "schema": SCHEMA,
+        "kind": "head",
+        "name": model.name,
+        "classes": model.classes,
+        "head": model.settings.model_dump(mode="json", by_alias=True),
+        "seed": model.seed,
+        "detect": model.detect.model_dump(mode="json"),
+        "extract": model.extract.model_dump(mode="json"),
+        "weights": {role: dict(entry) for role, entry in model.weights.items()},
+        "dims": model.dims,
+    }
+    arrays = [value for scale in model.scales for value in scale]
+    state = {f"scale.{name}": torch.from_numpy(a).contiguous() for name, a in zip(_SCALES, arrays, strict=True)}
+    state |= {f"head.{name}": value.contiguous() for name, value in model.head.state_dict().items()}
+    temporary = _fresh(folder)
+    save_file(state, temporary / "head.safetensors")
+    _finish(temporary, folder, about)
+
+
+def save_ensemble(folder: Path, name: str, members: Mapping[str, Path], weights: Sequence[float]) -> None:
+    """Write an ensemble's model folder with copies of its members' folders."""
+    temporary = _fresh(folder)
+    for member, source in members.items():
+        shutil.copytree(source, temporary / "members" / member)
+    about = {
+        "schema": SCHEMA,
+        "kind": "ensemble",
+        "name": name,
+        "members": dict(zip(members, weights, strict=True)),
+    }
+    _finish(temporary, folder, about)
+
+
+def _fresh(folder: Path) -> Path:
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    return temporary
+
+
+def _finish(temporary: Path, folder: Path, about: Mapping[str, Any]) -> None:
+    (temporary / "model.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def load(folder: Path) -> Ensemble:
+    """Read a model folder.
+
+    Raises:
+        MissingInputError: it is not one.
+        DataError: a newer version wrote it, or a file in it is damaged.
+    """
+    about = _about(folder)
+    if about["kind"] == "ensemble":
+        members = tuple(_load_head(folder / "members" / name) for name in about["members"])
+        return Ensemble(about["name"], members, tuple(float(w) for w in about["members"].values()))
+    head = _load_head(folder)
+    return Ensemble(head.name, (head,), (1.0,))
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    if not path.is_file():
+        raise MissingInputError(f"{folder} is not a model folder (no model.json); train writes artifacts/models/")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        schema, _ = int(about["schema"]), about["kind"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path}: not readable as a model's description; train it again") from None
+    if schema > SCHEMA:
+        raise DataError(f"{path}: schema {schema}, this version reads up to {SCHEMA}; upgrade kuleshov")
+    return about
+
+
+def _load_head(folder: Path) -> HeadModel:
+    about = _about(folder)
+    path = folder / "head.safetensors"
+    try:
+        state = load_file(path)
+        settings = HeadSettings.model_validate(about["head"])
+        dims = (int(about["dims"][0]), int(about["dims"][1]))
+        head = build_head(settings, dims, len(about["classes"]))
+        head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
+        mean_f, dev_f, mean_g, dev_g = (state[f"scale.{name}"].numpy() for name in _SCALES)
+        return HeadModel(
+            name=about["name"],
+            classes=tuple(about["classes"]),
+            settings=settings,
+            seed=int(about["seed"]),
+            detect=DetectSettings.model_validate(about["detect"]),
+            extract=ExtractSettings.model_validate(about["extract"]),
+            weights=about["weights"],
+            dims=dims,
+            scales=((mean_f, dev_f), (mean_g, dev_g)),
+            head=head.eval(),
+        )
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; train the model again") from None
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise DataError(f"{folder}: damaged model ({str(error).splitlines()[0]}); train it again") from None

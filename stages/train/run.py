@@ -1,0 +1,224 @@
+"""Training: every head of the settings, once per seed, over cached features.
+
+No photo is opened and no backbone runs: features come from the store, in one read per set of blocks.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cache.store import Store
+from stages.detect.run import Detections
+from stages.detect.settings import DetectSettings
+from stages.errors import DataError, SettingError
+from stages.extract.plan import RolePlan
+from stages.extract.settings import ExtractSettings
+from stages.heads import registry
+from stages.index.manifest import Manifest
+from stages.ledger import Ledger
+from stages.progress import progress
+from stages.train import predictions as prediction_files
+from stages.train.features import Features, Scale, gather
+from stages.train.loop import Schedule, fit, infer
+from stages.train.models import HeadModel, build_head, save_head
+from stages.train.predictions import Predictions
+from stages.train.settings import HeadSettings, TrainSettings
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A line of the stage's summary: the loss of the last epoch, and accuracy on each split."""
+
+    name: str
+    loss: float
+    accuracy: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where features come from: the manifest, the store, its detections, and the roles' blocks."""
+
+    manifest: Manifest
+    store: Store
+    detections: Detections
+    plans: Mapping[str, RolePlan]
+    detect: DetectSettings
+    extract: ExtractSettings
+
+
+def run(inputs: Inputs, settings: TrainSettings, artifacts: Path, ledger: Ledger) -> list[TrainedHead]:
+    """Train all heads; write their predictions, attention and model folders under `artifacts`.
+
+    Raises:
+        SettingError: a head asks for a role or tap that is not extracted, or a kind that does not exist.
+        DataError: fewer than two classes or two labelled samples in the training split.
+        MissingInputError: features that are not cached; the message names the command.
+    """
+    for name, head in settings.heads.items():
+        _check(name, head, inputs.plans)
+    classes = _classes(inputs.manifest)
+    for folder in ("predictions/heads", "attention", "models/heads"):
+        shutil.rmtree(artifacts / folder, ignore_errors=True)
+        (artifacts / folder).mkdir(parents=True)
+    cached: dict[tuple[object, ...], Features] = {}
+    trained = []
+    jobs = [(name, head, seed) for name, head in settings.heads.items() for seed in settings.seeds]
+    for name, head, seed in progress(jobs, desc="train", unit="head"):
+        what = (head.faces, head.global_, head.max_faces)
+        if what not in cached:
+            cached[what] = _gather(inputs, head, ledger)
+        trained.append(_train_one(inputs, f"{name}-s{seed}", head, seed, cached[what], classes, artifacts))
+    return trained
+
+
+def schedule_of(head: HeadSettings) -> Schedule:
+    """The head's schedule, with its paper's epochs and step where the settings leave them open."""
+    module, variant = registry.find(head.kind)
+    paper = module.SCHEDULES[variant]
+    return Schedule(
+        epochs=head.epochs or paper["epochs"],
+        batch_size=head.batch_size,
+        learning_rate=head.learning_rate,
+        step=head.step or paper["step"],
+        gamma=head.gamma,
+        momentum=head.momentum,
+        weight_decay=head.weight_decay,
+    )
+
+
+def _check(name: str, head: HeadSettings, plans: Mapping[str, RolePlan]) -> None:
+    registry.find(head.kind)
+    for level, blocks in (("face", head.faces), ("global", head.global_)):
+        for block in blocks:
+            role, _, tap = block.partition("/")
+            where = f"train.heads.{name}: {block!r}"
+            if role not in plans or tap not in plans[role].blocks:
+                have = ", ".join(f"{r}/{t}" for r, plan in sorted(plans.items()) for t in plan.blocks)
+                raise SettingError(f"{where} is not extracted; extract.backbones gives {have}")
+            found = plans[role].blocks[tap]
+            if found.level != level or len(found.shape) != 1:
+                need = "faces" if level == "face" else "global"
+                raise SettingError(f"{where} is a {found.level} block of shape {found.shape}: it cannot be in {need}")
+
+
+def _classes(manifest: Manifest) -> tuple[str, ...]:
+    classes = tuple(manifest.classes)
+    trained = {s.labels[0] for s in manifest.samples if s.split == "train" and len(s.labels) == 1}
+    if len(trained) < 2:
+        found = ", ".join(sorted(trained)) or "none"
+        raise DataError(f"the training split has labels of fewer than two classes ({found}): label more samples")
+    return classes
+
+
+def _gather(inputs: Inputs, head: HeadSettings, ledger: Ledger) -> Features:
+    def specs(names: tuple[str, ...]) -> list:
+        return [inputs.plans[role].blocks[tap] for role, _, tap in (name.partition("/") for name in names)]
+
+    return gather(
+        inputs.manifest.samples,
+        inputs.store,
+        inputs.detections,
+        specs(head.faces),
+        specs(head.global_),
+        max_faces=head.max_faces,
+        ledger=ledger,
+    )
+
+
+def _train_one(
+    inputs: Inputs,
+    name: str,
+    settings: HeadSettings,
+    seed: int,
+    features: Features,
+    classes: tuple[str, ...],
+    artifacts: Path,
+) -> TrainedHead:
+    labels = np.array([classes.index(s.labels[0]) if len(s.labels) == 1 else -1 for s in features.samples], np.int64)
+    splits = np.array([s.split for s in features.samples])
+    rows = np.flatnonzero((splits == "train") & (labels >= 0))
+    if len(rows) < 2:
+        raise DataError(f"{name}: {len(rows)} labelled training samples have features; at least 2 are needed")
+    scales = features.scales(rows) if settings.standardize else _no_scales(features)
+    scaled = features.scaled(*scales)
+    torch.manual_seed(seed)
+    dims = (features.faces.shape[1], features.global_.shape[1])
+    head = build_head(settings, dims, len(classes))
+    losses = fit(head, scaled, labels, rows, schedule_of(settings), seed)
+    probabilities, attention = infer(head, scaled)
+    _write_predictions(artifacts, name, features, classes, probabilities)
+    _write_attention(artifacts / "attention" / f"{name}.csv", features, attention)
+    model = HeadModel(
+        name=name,
+        classes=classes,
+        settings=settings,
+        seed=seed,
+        detect=inputs.detect,
+        extract=_used(inputs.extract, settings),
+        weights={role: _weights(inputs.plans[role]) for role in _roles(settings)},
+        dims=dims,
+        scales=scales,
+        head=head,
+    )
+    save_head(artifacts / "models" / "heads" / name, model)
+    hits = probabilities.argmax(1) == labels
+    known = labels >= 0
+    accuracy = {str(s): float(hits[known & (splits == s)].mean()) for s in np.unique(splits[known])}
+    return TrainedHead(name, losses[-1], accuracy)
+
+
+def _no_scales(features: Features) -> tuple[Scale, Scale]:
+    f, g = features.faces.shape[1], features.global_.shape[1]
+    return (np.zeros(f, np.float32), np.ones(f, np.float32)), (np.zeros(g, np.float32), np.ones(g, np.float32))
+
+
+def _roles(settings: HeadSettings) -> list[str]:
+    return sorted({name.partition("/")[0] for name in (*settings.faces, *settings.global_)})
+
+
+def _used(extract: ExtractSettings, settings: HeadSettings) -> ExtractSettings:
+    return extract.model_copy(update={"backbones": {role: extract.backbones[role] for role in _roles(settings)}})
+
+
+def _weights(plan: RolePlan) -> dict[str, str]:
+    [(_, sha256)] = next(iter(plan.blocks.values())).weights.items()
+    return {"backbone": plan.spec.name, "sha256": sha256, "licence": plan.spec.licence}
+
+
+def _write_predictions(
+    artifacts: Path, name: str, features: Features, classes: tuple[str, ...], probabilities: np.ndarray
+) -> None:
+    head, seed = prediction_files.split_name(name, "head")
+    prediction_files.write(
+        artifacts / "predictions" / "heads" / f"{name}.csv",
+        Predictions(
+            name=name,
+            kind="head",
+            head=head,
+            seed=seed,
+            sample_ids=tuple(s.sample_id for s in features.samples),
+            splits=tuple(s.split for s in features.samples),
+            labels=tuple(s.labels for s in features.samples),
+            classes=classes,
+            probabilities=probabilities,
+        ),
+    )
+
+
+def _write_attention(path: Path, features: Features, attention: list[np.ndarray]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(("sample_id", "frame", "face", "weight"))
+        for i, (sample, weights) in enumerate(zip(features.samples, attention, strict=True)):
+            faces = features.face_index[features.offsets[i] : features.offsets[i + 1]]
+            writer.writerows((sample.sample_id, 0, int(f), f"{w:.6g}") for f, w in zip(faces, weights, strict=True))
+    os.replace(temporary, path)

@@ -1,0 +1,72 @@
+"""Settings of training: which heads, on which cached features, with which schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from stages.settings import Settings
+
+BlockName = Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
+"""`ROLE/TAP`, a role of `extract.backbones` and one of its taps."""
+
+
+class HeadSettings(Settings):
+    """One head and how it is trained. What is None follows the head's paper.
+
+    Attributes:
+        kind: `FILE:VARIANT` of `stages/heads/`.
+        faces: blocks whose rows are joined to a face's vector.
+        global_: blocks whose rows are joined to the photo's vector (`global` in params.yaml).
+        epochs: passes over the training split.
+        batch_size: samples.
+        learning_rate: of SGD at the start.
+        step: epochs after which the learning rate is multiplied by `gamma`.
+        momentum, weight_decay: of SGD.
+        dropout: after every linear layer but the last.
+        max_faces: the largest faces kept of a photo; the paper's code keeps 15.
+        standardize: subtract the training split's mean and divide by its standard deviation, per feature. Cached
+            features of different networks have different scales, and no layer below them can learn it away.
+    """
+
+    kind: str
+    faces: tuple[BlockName, ...] = Field(min_length=1)
+    global_: tuple[BlockName, ...] = Field(min_length=1, alias="global")
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=0.001, gt=0)
+    step: int | None = Field(default=None, ge=1)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    max_faces: int = Field(default=15, ge=1)
+    standardize: bool = True
+
+
+class TrainSettings(Settings):
+    """The heads of a project.
+
+    Attributes:
+        seeds: each head is trained once per seed.
+        heads: name -> head. A name is a file name: letters, digits, `_`, `-`, `.`.
+    """
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
+    heads: dict[str, HeadSettings] = Field(min_length=1)
+
+    @field_validator("heads")
+    @classmethod
+    def _file_names(cls, heads: dict[str, HeadSettings]) -> dict[str, HeadSettings]:
+        for name in heads:
+            if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith((".", "-")):
+                raise ValueError(f"head name {name!r}: use letters, digits, _ - . (it names files)")
+        return heads
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed occurs twice")
+        return seeds
