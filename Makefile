@@ -23,7 +23,7 @@ weights: install  ## get the weights of the default backbones
 demo: install weights  ## draw the demo data set, run every stage, write report.html
 	$(BIN)/kuleshov demo data/demo --scenes $(SCENES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
-	$(BIN)/kuleshov predict artifacts/models/fused/ensemble data/demo/predict --out artifacts/predict
+	$(BIN)/kuleshov predict artifacts/models/fused/all_heads data/demo/predict --out artifacts/predict
 	@$(BIN)/kuleshov evaluate
 	@echo "open $(CURDIR)/artifacts/report.html"
 

@@ -132,7 +132,8 @@ def parse(values: object, where: str) -> Params:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    # A misspelt key is often a missing one too: name the misspelt one.
+    first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -146,12 +147,15 @@ def _explain(error: ValidationError) -> str:
 def _suggestion(location: tuple[int | str, ...]) -> str:
     """`; did you mean 'x'?`, or which keys there are."""
     model: Any = Params
+    free = False  # whether the next part is a name of the user's own, such as a head's
     for part in location[:-1]:
-        fields = getattr(model, "model_fields", None)
-        if fields is None:
-            break
+        if free:
+            free = False
+            continue
+        fields = getattr(model, "model_fields", {})
         field = next((f for name, f in fields.items() if part in (name, f.alias)), None)
         model = _model_in(field.annotation) if field else None
+        free = field is not None and getattr(field.annotation, "__origin__", None) is dict
     known = [f.alias or name for name, f in getattr(model, "model_fields", {}).items()]
     close = difflib.get_close_matches(str(location[-1]), known, 1)
     if close:

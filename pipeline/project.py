@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from pathlib import Path
 
-import platformdirs
-
 from cache.store import Store
 from pipeline import params
+from pipeline.places import store_place
 from stages.backbones.weights import weights_dir
 from stages.errors import MissingInputError
 from stages.index.contents import ContentIndex
 from stages.index.manifest import Manifest
 from stages.index.run import IndexSettings, images_root
-
-
-def store_place() -> Path:
-    """The feature store: `KULESHOV_STORE`, else one place per user, so that projects and experiments share it."""
-    given = os.environ.get("KULESHOV_STORE")
-    return Path(given).expanduser().absolute() if given else Path(platformdirs.user_data_dir("kuleshov")) / "store"
 
 
 class Project:

@@ -42,7 +42,7 @@ def detect(project: Project, allowance: str | None = None) -> Lines:
 
     ledger = Ledger("detect")
     start = time.monotonic()
-    manifest, settings = project.manifest, project.params.detect
+    settings, manifest = project.params.detect, project.manifest
     detections, rows, counts = run(manifest, project.images_root, project.store, settings, ledger)
     write_table(project.artifacts / "detections.csv", detections)
     faces = [len(detections.faces(sample_id)) for sample_id in detections.items]
@@ -188,7 +188,7 @@ def report(project: Project) -> Lines:
     return [f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)"]
 
 
-STAGES: dict[str, Callable[[Project], Lines]] = {
+STAGES: dict[str, Callable[..., Lines]] = {
     "index": index,
     "detect": detect,
     "align": align,

@@ -7,7 +7,7 @@ import time
 import click
 
 from cache.errors import DamagedError
-from pipeline.project import store_place
+from pipeline.places import store_place
 
 
 @click.group()

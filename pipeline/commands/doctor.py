@@ -7,7 +7,7 @@ import shutil
 import click
 
 from cache.errors import CacheError
-from pipeline.project import store_place
+from pipeline.places import store_place
 
 
 @click.command()

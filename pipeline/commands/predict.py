@@ -31,7 +31,7 @@ def predict(folder: Path, model: Path, inputs: tuple[str, ...], out: Path, batch
 
     \b
     Example:
-      kuleshov predict artifacts/models/fused/ensemble photos/ --out predicted
+      kuleshov predict artifacts/models/fused/all_heads photos/ --out predicted
     """
     from cache.store import Store
     from stages.backbones.weights import weights_dir

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import click
 
-from pipeline import steps
-from pipeline.project import Project
-
 _max_failures = click.option(
     "--max-failures",
     metavar="N|P%",
@@ -17,8 +14,12 @@ _max_failures = click.option(
 )
 
 
-def _say(lines: list[str]) -> None:
-    for line in lines:
+def _run(stage: str, folder: Path, *arguments: object) -> None:
+    """Call a stage's step and print what it says. Imported here, so that `--help` loads nothing heavy."""
+    from pipeline import steps
+    from pipeline.project import Project
+
+    for line in steps.STAGES[stage](Project(folder), *arguments):
         click.echo(line)
 
 
@@ -35,7 +36,7 @@ def index(folder: Path, max_failures: str | None) -> None:
     Example:
       kuleshov index
     """
-    _say(steps.index(Project(folder), max_failures))
+    _run("index", folder, max_failures)
 
 
 @click.command()
@@ -48,7 +49,7 @@ def detect(folder: Path, max_failures: str | None) -> None:
     Example:
       kuleshov detect --max-failures 10%
     """
-    _say(steps.detect(Project(folder), max_failures))
+    _run("detect", folder, max_failures)
 
 
 @click.command()
@@ -61,7 +62,7 @@ def align(folder: Path, max_failures: str | None) -> None:
     Example:
       kuleshov align
     """
-    _say(steps.align(Project(folder), max_failures))
+    _run("align", folder, max_failures)
 
 
 @click.command()
@@ -78,7 +79,7 @@ def extract(folder: Path, roles: tuple[str, ...], max_failures: str | None) -> N
     Example:
       kuleshov extract effnet_lite0 expression
     """
-    _say(steps.extract(Project(folder), roles, max_failures))
+    _run("extract", folder, roles, max_failures)
 
 
 @click.command()
@@ -91,7 +92,7 @@ def train(folder: Path, max_failures: str | None) -> None:
     Example:
       kuleshov train
     """
-    _say(steps.train(Project(folder), max_failures))
+    _run("train", folder, max_failures)
 
 
 @click.command()
@@ -103,7 +104,7 @@ def fuse(folder: Path) -> None:
     Example:
       kuleshov fuse
     """
-    _say(steps.fuse(Project(folder)))
+    _run("fuse", folder)
 
 
 @click.command()
@@ -115,7 +116,7 @@ def evaluate(folder: Path) -> None:
     Example:
       kuleshov evaluate && dvc metrics show
     """
-    _say(steps.evaluate(Project(folder)))
+    _run("evaluate", folder)
 
 
 @click.command()
@@ -127,4 +128,4 @@ def report(folder: Path) -> None:
     Example:
       kuleshov report
     """
-    _say(steps.report(Project(folder)))
+    _run("report", folder)

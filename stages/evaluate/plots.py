@@ -1,0 +1,63 @@
+"""Rows for `dvc plots`: accuracy.csv (one row a member) and confusion.csv (one row a sample of one member)."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.errors import SettingError
+from stages.evaluate.scoring import answers, frame
+from stages.index.manifest import Manifest
+from stages.train.predictions import Predictions
+
+ACCURACY_COLUMNS = ("name", "accuracy", "low", "high")
+CONFUSION_COLUMNS = ("actual", "predicted")
+
+
+def accuracy_rows(metrics: Mapping[str, Any]) -> list[tuple[str, float | None, float | None, float | None]]:
+    """`(name, accuracy, low, high)`, fractions: ensembles by name, heads by name (mean over seeds), the baseline."""
+    rows = [(name, one["accuracy"], "value") for name, one in metrics["fused"].items()]
+    rows += [(name, one["accuracy"], "mean") for name, one in metrics["heads"].items()]
+    rows += [("baseline", metrics["baseline"]["accuracy"], "value")]
+    return [(name, found[key], found["low"], found["high"]) for name, found, key in rows]
+
+
+def confusion_rows(
+    predictions: Sequence[Predictions], manifest: Manifest, *, split: str, member: str | None = None
+) -> list[tuple[str, str]]:
+    """`(actual, predicted)` of each scored sample, by sample_id.
+
+    Args:
+        predictions: as for `evaluate`.
+        manifest: as for `evaluate`.
+        split: as for `evaluate`.
+        member: the name of a file of predictions; the first ensemble by name when None, or else the first head.
+
+    Raises:
+        SettingError: no such member; the message names those there are.
+        DataError: as `evaluate`.
+    """
+    table = frame(predictions, manifest, split)
+    ordered = sorted(predictions, key=lambda p: (p.kind != "fused", p.head, p.seed or 0))
+    chosen = next((p for p in ordered if member in (None, p.name)), None)
+    if chosen is None:
+        raise SettingError(f"member {member!r} has no predictions; choose one of {', '.join(p.name for p in ordered)}")
+    found = answers(chosen, table)
+    return [
+        (table.classes[table.actual[row]], table.classes[predicted])
+        for row, predicted in zip(found.rows, found.predicted, strict=True)
+    ]
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as CSV (None is an empty cell, floats in their shortest form), whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    os.replace(temporary, path)

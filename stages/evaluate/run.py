@@ -1,0 +1,194 @@
+"""evaluate: predictions -> metrics.json.
+
+`metrics.json` holds what `json.dumps(..., allow_nan=False)` takes; fractions in [0, 1], None where not defined:
+
+- `split`, `note` (what was chosen on it), `warnings`, `interval` (how intervals came about), `classes`,
+  `classes_without_training`;
+- `n` scored samples, `n_unscored` (no label or several), `n_failed` (no member has an answer);
+- `baseline`: `class`, `n_train` and the scores of "always the largest class of train";
+- `heads` {HEAD: `accuracy`, `balanced_accuracy`, `macro_f1` {`mean`, `sd`, `n_seeds`} (sd over seeds, None for
+  one seed; accuracy has `low`, `high`, `n` too: the interval of the mean over seeds), `confusion` (summed over
+  seeds), `n`, `n_missing`, `over_baseline`, `seeds` {SEED: scores}}, on the samples that every seed has;
+- `fused` {NAME: scores, `n_missing`, `over_baseline`} (paired difference to the baseline's accuracy);
+- `subsets` {SUBSET: `n`, `baseline`, `heads` {HEAD: estimate of the mean over seeds}, `fused` {NAME:
+  estimate}}.
+
+Scores are those of `statistics.scores`, confusion rows and columns in the order of `classes`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics as plain
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.errors import SettingError
+from stages.evaluate.scoring import Answers, Frame, answers, frame, interval_note, warnings
+from stages.evaluate.statistics import RESAMPLES, Bootstrap, Estimate, Ints, difference, mean_correct, rounded, scores
+from stages.index.manifest import Manifest
+from stages.train.predictions import Predictions
+
+_USED = {
+    "train": "Split 'train' is what the heads were trained on: these scores are not an estimate of anything else.",
+    "val": "Split 'val' chose when training stopped and how ensembles are weighted: these scores flatter.",
+}
+
+
+def evaluate(
+    predictions: Sequence[Predictions],
+    manifest: Manifest,
+    *,
+    split: str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score every member on one split.
+
+    Args:
+        predictions: heads (any seeds) and ensembles, of one list of classes.
+        manifest: gives labels, groups, subsets and the largest class of train.
+        split: what is scored; samples with no label or several are left out and counted.
+        resamples: bootstrap draws, 1 or more.
+        seed: of the bootstrap.
+
+    Returns:
+        The metrics as said at the top of this file.
+
+    Raises:
+        SettingError: resamples or seed out of range.
+        MissingInputError: no predictions.
+        DataError: a split that is not there (names those present), predictions that do not belong together or to
+            this manifest.
+    """
+    if resamples < 1 or seed < 0:
+        raise SettingError(f"resamples is {resamples} and seed {seed}: give at least 1 and at least 0")
+    table = frame(predictions, manifest, split)
+    every = {(p.kind, p.name): answers(p, table) for p in predictions}
+    heads = _by_head(predictions, every)
+    fused = {p.name: every[p.kind, p.name] for p in sorted(predictions, key=lambda p: p.name) if p.kind == "fused"}
+    boot = table.bootstrap(resamples, seed)
+    answered = {int(row) for member in every.values() for row in member.rows}
+    return {
+        "split": split,
+        "note": _USED.get(split, f"Scored on split {split!r}. Nothing was trained, chosen or fitted on it."),
+        "warnings": warnings(table, manifest),
+        "interval": interval_note(table, resamples, seed),
+        "n": len(table.ids),
+        "n_unscored": table.n_unscored,
+        "n_failed": len(table.ids) - len(answered),
+        "classes": list(table.classes),
+        "classes_without_training": list(table.without_training),
+        "baseline": _baseline(table, boot),
+        "heads": {name: _head(table, members, boot) for name, members in heads.items()},
+        "fused": {name: _fused(table, member, boot) for name, member in fused.items()},
+        "subsets": _subsets(table, heads, fused, boot),
+    }
+
+
+def _by_head(
+    predictions: Sequence[Predictions], every: dict[tuple[str, str], Answers]
+) -> dict[str, dict[int, Answers]]:
+    """Head -> seed -> answers, each on the samples that every seed of the head has."""
+    heads: dict[str, dict[int, Answers]] = {}
+    for p in sorted(predictions, key=lambda p: (p.head, p.seed or 0)):
+        if p.kind == "head":
+            heads.setdefault(p.head, {})[p.seed or 0] = every[p.kind, p.name]
+    for members in heads.values():
+        common = set.intersection(*({int(row) for row in member.rows} for member in members.values()))
+        for seed, member in members.items():
+            keep = np.array([int(row) in common for row in member.rows], dtype=np.bool_)
+            members[seed] = Answers(member.rows[keep], member.predicted[keep])
+    return heads
+
+
+def _scores(table: Frame, member: Answers, boot: Bootstrap) -> dict[str, Any]:
+    return scores(table.actual[member.rows], member.predicted, table.classes, boot.take(member.rows))
+
+
+def _baseline(table: Frame, boot: Bootstrap) -> dict[str, Any]:
+    """Always the largest class of train; nothing known when train has no labelled sample."""
+    rows = np.arange(len(table.ids) if table.largest else 0)
+    predicted = table.baseline if table.largest else rows
+    found = _scores(table, Answers(rows, predicted), boot)
+    kept = {key: found[key] for key in ("accuracy", "balanced_accuracy", "macro_f1")}
+    return {"class": table.largest or None, "n_train": table.n_train, **kept}
+
+
+def _fused(table: Frame, member: Answers, boot: Bootstrap) -> dict[str, Any]:
+    missing = len(table.ids) - len(member.rows)
+    gain = _over_baseline(table, {0: member}, boot)
+    return {**_scores(table, member, boot), "n_missing": missing, "over_baseline": gain}
+
+
+def _over_baseline(table: Frame, members: dict[int, Answers], boot: Bootstrap) -> Estimate:
+    rows, hits = _hits(table, members)
+    if not table.largest:
+        return {"value": None, "low": None, "high": None, "n": len(rows)}
+    return difference(hits, len(members), (table.baseline == table.actual)[rows], boot.take(rows))
+
+
+def _head(table: Frame, members: dict[int, Answers], boot: Bootstrap) -> dict[str, Any]:
+    seeds = {str(seed): _scores(table, member, boot) for seed, member in members.items()}
+    rows = next(iter(members.values())).rows
+    found: dict[str, Any] = {}
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        values = [one[name]["value"] for one in seeds.values() if one[name]["value"] is not None]
+        found[name] = {
+            "mean": rounded(plain.fmean(values)) if values else None,
+            "sd": rounded(plain.stdev(values)) if len(values) > 1 else None,
+            "n_seeds": len(members),
+        }
+    whole = _mean_over_seeds(table, members, np.ones(len(table.ids), dtype=np.bool_), boot)
+    found["accuracy"].update(mean=whole["value"], low=whole["low"], high=whole["high"], n=whole["n"])
+    found["confusion"] = np.sum([one["confusion"] for one in seeds.values()], axis=0).tolist()
+    found["over_baseline"] = _over_baseline(table, members, boot)
+    return {**found, "n": len(rows), "n_missing": len(table.ids) - len(rows), "seeds": seeds}
+
+
+def _hits(table: Frame, members: dict[int, Answers]) -> tuple[Ints, Ints]:
+    """The samples that a head's seeds answer (all the same), and on how many seeds each is right; both int64 (m,)."""
+    rows = next(iter(members.values())).rows
+    right = np.array([member.predicted == table.actual[rows] for member in members.values()])
+    return rows, right.sum(axis=0, dtype=np.int64)
+
+
+def _mean_over_seeds(table: Frame, members: dict[int, Answers], keep: NDArray[np.bool_], boot: Bootstrap) -> Estimate:
+    """Accuracy of a head, mean over its seeds, on the scored samples where `keep`, bool (n,), is true."""
+    rows, hits = _hits(table, members)
+    inside = keep[rows]
+    return mean_correct(hits[inside], len(members), boot.take(rows[inside]))
+
+
+def _subsets(
+    table: Frame, heads: dict[str, dict[int, Answers]], fused: dict[str, Answers], boot: Bootstrap
+) -> dict[str, Any]:
+    """Accuracies of every member within each subset; empty when the manifest names none."""
+    names = sorted(set(table.subsets))
+    found: dict[str, Any] = {}
+    for name in names if names != [""] else []:
+        keep = np.array([subset == name for subset in table.subsets], dtype=np.bool_)
+        base: Estimate = {"value": None, "low": None, "high": None, "n": 0}
+        if table.largest:
+            base = mean_correct((table.baseline == table.actual)[keep].astype(np.int64), 1, boot.take(keep))
+        found[name] = {
+            "n": int(keep.sum()),
+            "baseline": base,
+            "heads": {head: _mean_over_seeds(table, members, keep, boot) for head, members in heads.items()},
+            "fused": {one: _mean_over_seeds(table, {0: member}, keep, boot) for one, member in fused.items()},
+        }
+    return found
+
+
+def write_metrics(metrics: dict[str, Any], path: Path) -> None:
+    """Write metrics as indented JSON, whole or not at all; a NaN is a ValueError, never a file."""
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)

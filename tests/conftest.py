@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tests never touch the user's store; those in one process share one, so that features are computed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        place = tmp_path_factory.mktemp("store")
+        patch.setenv("KULESHOV_STORE", str(place))
+        patch.setenv("DVC_NO_ANALYTICS", "1")
+        yield place
+
+
+@pytest.fixture
+def kuleshov(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line in this process: kuleshov("detect") -> (exit status, stdout, stderr)."""
+    from pipeline.cli import main
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["kuleshov", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    return run

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import params
+from pipeline.scaffold.write import ProjectData, files
+from stages.errors import MissingInputError, SettingError
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "params.yaml").write_text(files(ProjectData("folder", "photos"))["params.yaml"])
+    return tmp_path
+
+
+def edit(project: Path, old: str, new: str) -> None:
+    path = project / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_what_init_writes_is_valid_and_says_the_paper_s_values(project: Path) -> None:
+    settings = params.load(project)
+    assert settings.data.adapter == "folder"
+    assert settings.train.seeds == (0, 1, 2)
+    head = settings.train.heads["attention_c"]
+    assert (head.learning_rate, head.batch_size, head.epochs, head.step, head.dropout) == (0.001, 32, 27, 9, 0.5)
+    average = settings.train.heads["average"]
+    assert (average.epochs, average.step) == (16, 5)
+
+
+def test_what_init_writes_names_every_default_it_shows() -> None:
+    """A value in the scaffold that equals the default stays equal to it, so that the comments stay true."""
+    import yaml
+
+    shown = yaml.safe_load(files(ProjectData("folder", "photos"))["params.yaml"])
+    parsed = params.parse(shown, "scaffold")
+    bare = params.parse(
+        {
+            "data": shown["data"],
+            "extract": {"backbones": shown["extract"]["backbones"]},
+            "train": {"heads": shown["train"]["heads"]},
+        },
+        "bare",
+    )
+    assert parsed.detect == bare.detect
+    assert parsed.evaluate == bare.evaluate
+    assert (parsed.extract, parsed.max_failures) == (bare.extract, bare.max_failures)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("min_face_size: 20", "min_face_sise: 20", r"detect\.min_face_sise.*did you mean 'min_face_size'"),
+        ("learning_rate: 0.001", "learningrate: 0.001", r"heads\.average\.learningrate.*did you mean 'learning_rate'"),
+        ("max_failures: 5%", "max_failures: 500%", "max_failures.*percentage"),
+        ("max_failures: 5%", "colour: blue", "unknown key 'colour'; known here: data, detect"),
+        ("dtype: float16", "dtype: float8", "extract.dtype is 'float8'"),
+        ("seeds: [0, 1, 2]", "seeds: [1, 1]", "seed occurs twice"),
+        ("seeds: [0, 1, 2]", "seeds: []", r"train\.seeds is \[\]"),
+        ("adapter: folder", "adapter: tar", "data.adapter is 'tar'"),
+        ('root: "photos"', "rout: photos", "did you mean 'root'"),
+        ("gallery: 24", "gallery: -1", "report.gallery is -1"),
+        ("kind: gupta2018:average", "kind: gupta2018:average\n      kind: other", "occurs twice"),
+        ("data:", "data: [", "not readable as YAML"),
+        ("    average:", "    a/b:", "head name 'a/b'"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(project: Path, old: str, new: str, said: str) -> None:
+    edit(project, old, new)
+    with pytest.raises(SettingError, match=said) as caught:
+        params.load(project)
+    assert "\n" not in str(caught.value)
+    assert "params.yaml" in str(caught.value)
+
+
+def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="kuleshov init"):
+        params.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- 1\n- 2\n", "\x00", "&a [*a]"])
+def test_anything_else_in_the_file_is_a_setting_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(SettingError):
+        params.load(tmp_path)
+
+
+def test_a_number_in_scientific_notation_is_a_number(project: Path) -> None:
+    edit(project, "learning_rate: 0.001", "learning_rate: 1e-2")
+    assert params.load(project).train.heads["average"].learning_rate == 0.01

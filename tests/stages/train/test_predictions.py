@@ -1,0 +1,169 @@
+"""Predictions on disk: exact bytes, a faithful round trip, and every kind of damage named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.errors import DataError, MissingInputError
+from stages.train.predictions import Kind, Predictions, read, read_all, split_name, write
+
+
+def make(
+    rows: list[list[float]],
+    *,
+    name: str = "mean-s3",
+    kind: Kind = "head",
+    ids: tuple[str, ...] | None = None,
+    labels: tuple[tuple[str, ...], ...] | None = None,
+    classes: tuple[str, ...] = ("glad", "sad"),
+) -> Predictions:
+    head, seed = split_name(name, kind)
+    return Predictions(
+        name=name,
+        kind=kind,
+        head=head,
+        seed=seed,
+        sample_ids=ids or tuple(f"s{i}" for i in range(len(rows))),
+        splits=("test",) * len(rows),
+        labels=labels or (("glad",),) * len(rows),
+        classes=classes,
+        probabilities=np.array(rows, dtype=np.float64).reshape(len(rows), len(classes)),
+    )
+
+
+def test_bytes_are_sorted_rounded_and_short(tmp_path: Path) -> None:
+    path = tmp_path / "heads" / "mean-s3.csv"
+    labels = (("glad",), (), ("glad", "sad"))
+    rows = [[1 / 3, 2 / 3], [1.0, 0.0], [0.1 + 0.2, 0.7]]
+    write(path, make(rows, ids=("b", "c, d", "a"), labels=labels))
+    assert path.read_bytes() == (
+        b"sample_id,split,label,glad,sad\n"
+        b"a,test,glad;sad,0.3,0.7\n"
+        b"b,test,glad,0.3333333,0.6666667\n"
+        b'"c, d",test,,1.0,0.0\n'
+    )
+    assert [one.name for one in path.parent.iterdir()] == ["mean-s3.csv"]
+
+
+def test_read_gives_back_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "heads" / "gupta_c-v2-s11.csv"
+    write(path, make([[0.25, 0.75], [0.5, 0.5]], name="gupta_c-v2-s11", labels=((), ("glad", "sad"))))
+    found = read(path)
+    assert (found.name, found.kind, found.head, found.seed) == ("gupta_c-v2-s11", "head", "gupta_c-v2", 11)
+    assert (found.sample_ids, found.splits) == (("s0", "s1"), ("test", "test"))
+    assert found.labels == ((), ("glad", "sad"))
+    assert found.probabilities.dtype == np.float64
+    assert found.probabilities.tolist() == [[0.25, 0.75], [0.5, 0.5]]
+
+
+def test_columns_go_by_place(tmp_path: Path) -> None:
+    path = tmp_path / "fused" / "all.csv"
+    write(path, make([[0.25, 0.75]], name="all", kind="fused", classes=("label", "split")))
+    found = read(path)
+    assert found.classes == ("label", "split")
+    assert (found.head, found.seed, found.labels) == ("all", None, (("glad",),))
+
+
+def test_no_rows_is_legal(tmp_path: Path) -> None:
+    path = tmp_path / "fused" / "all.csv"
+    write(path, make([], name="all", kind="fused"))
+    assert read(path).probabilities.shape == (0, 2)
+
+
+@given(st.lists(st.lists(st.floats(1e-6, 1), min_size=3, max_size=3), max_size=8), st.data())
+def test_round_trip_is_close_then_exact(tmp_path_factory: pytest.TempPathFactory, raw, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("round") / "heads"
+    rows = [[value / sum(row) for value in row] for row in raw]
+    text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
+    ids = tuple(data.draw(st.lists(text, min_size=len(rows), max_size=len(rows), unique=True)))
+    member = make(rows, name="a-s0", ids=ids, classes=("x", "y", "z"))
+    write(folder / "a-s0.csv", member)
+    once = read(folder / "a-s0.csv")
+    assert once.sample_ids == tuple(sorted(ids))
+    order = [member.sample_ids.index(one) for one in once.sample_ids]
+    np.testing.assert_allclose(once.probabilities, member.probabilities[order], rtol=5.1e-7)
+    before = (folder / "a-s0.csv").read_bytes()
+    write(folder / "a-s0.csv", once)
+    assert (folder / "a-s0.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[0.5, 0.5], [float("nan"), 1.0]], "sample 's1' has a probability that is NaN or infinite"),
+        ([[0.5, 0.5], [0.5, 0.502]], r"sample 's1' has probabilities that do not sum to 1 \(sum 1.002\)"),
+        ([[-0.1, 1.1]], "sample 's0' has a negative probability"),
+    ],
+)
+def test_impossible_numbers_are_named(rows: list[list[float]], words: str) -> None:
+    with pytest.raises(DataError, match=f"predictions 'mean-s3': {words}.*run `kuleshov train` again"):
+        make(rows)
+
+
+def test_a_sum_within_the_tolerance_passes() -> None:
+    assert len(make([[0.5, 0.5009]])) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ids": ("a", "a")}, "sample_id 'a' occurs more than once"),
+        ({"ids": ("a", "b", "c")}, r"expected float64 \(3, 2\)"),
+        ({"labels": (("glad",),)}, "2 sample ids, but 2 splits and 1 labels"),
+        ({"classes": ("x", "x")}, "class 'x' occurs more than once"),
+        ({"classes": ("x", "y;z")}, "class name 'y;z'"),
+    ],
+)
+def test_contradictions_are_named(change: dict, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        make([[0.5, 0.5], [0.5, 0.5]], **change)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected sample_id,split,label"),
+        ("sample_id,label,glad\n", "expected sample_id,split,label"),
+        ("sample_id,split,label\n", "no class column"),
+        ("sample_id,split,label,glad\na,test,glad,1.0,0\n", "row 2 has 5 columns, the header 4"),
+        ("sample_id,split,label,glad\na,test,glad,1.0\nb,test,glad,one\n", r"row 3 \(sample 'b'\).*'one'"),
+        ("sample_id,split,label,glad\na,test,glad,nan\n", "sample 'a'.*NaN"),
+    ],
+)
+def test_damaged_files_name_the_file(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "heads" / "mean-s0.csv"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"mean-s0\.csv: .*{words}"):
+        read(path)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "heads" / "mean-s0.csv"
+    path.parent.mkdir()
+    path.write_bytes(b"sample_id,split,label,\xff\n")
+    with pytest.raises(DataError, match=r"mean-s0\.csv"):
+        read(path)
+
+
+def test_names_and_places(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'mean': a head's file is named HEAD-sSEED\.csv"):
+        split_name("mean", "head")
+    with pytest.raises(DataError, match="folder named heads or fused"):
+        read(tmp_path / "mean-s0.csv")
+    with pytest.raises(MissingInputError, match="run `kuleshov fuse` first"):
+        read(tmp_path / "fused" / "all.csv")
+    with pytest.raises(MissingInputError, match="run `kuleshov train` first"):
+        read_all(tmp_path)
+
+
+def test_read_all_is_in_order(tmp_path: Path) -> None:
+    for name in ("b-s10", "b-s9", "a-s0"):
+        write(tmp_path / "heads" / f"{name}.csv", make([[0.5, 0.5]], name=name))
+    write(tmp_path / "fused" / "a.csv", make([[0.5, 0.5]], name="a", kind="fused"))
+    assert [p.name for p in read_all(tmp_path)] == ["a-s0", "b-s9", "b-s10", "a"]
