@@ -1,0 +1,230 @@
+"""The manifest: what a corpus holds, one row a sample, as one CSV file with deterministic bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from stages.errors import DataError, MissingInputError
+
+COLUMNS = ("sample_id", "path", "media", "labels", "split", "group", "subset", "boxes", "content")
+SPLITS = ("train", "val", "test")
+MEDIA = ("image", "video")
+BOX_KINDS = ("face", "person")
+LABEL_SEPARATOR = ";"
+
+# Control characters would break a row into lines, lone surrogates (names that are not UTF-8) cannot be written.
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Box:
+    """A given box: px of the upright original, x to the right, y down, `x2 > x1`, `y2 > y1`, finite.
+
+    It may reach over the photo's border. `kind` is `"face"` or `"person"`.
+    """
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to be classified: a photo or a clip, or some boxes of one.
+
+    Attributes:
+        sample_id: unique in the manifest.
+        path: posix; relative to the images root, or absolute.
+        media: `"image"` or `"video"`.
+        labels: unique class names; empty means unlabelled: predicted, not scored.
+        split: `"train"`, `"val"` or `"test"`.
+        group: the subject, film or scene that must not be on two sides of a split; `""` for none.
+        subset: a name for a part of the corpus that is reported apart; `""` for none.
+        boxes: given boxes, in the order of the source.
+        content: SHA-256 of the file's bytes, 64 hex digits.
+    """
+
+    sample_id: str
+    path: str
+    media: str
+    labels: tuple[str, ...]
+    split: str
+    group: str
+    subset: str
+    boxes: tuple[Box, ...]
+    content: str
+
+    def located(self, images: Path) -> Path:
+        """The file: `path` under the images root, or `path` itself where it is absolute."""
+        return images / PurePosixPath(self.path)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All samples of a corpus, sorted by sample_id.
+
+    Raises:
+        DataError: two samples have one sample_id.
+    """
+
+    samples: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.samples, key=lambda sample: sample.sample_id))
+        object.__setattr__(self, "samples", ordered)
+        if len(self.by_id) != len(ordered):
+            twice = next(a.sample_id for a, b in pairwise(ordered) if a.sample_id == b.sample_id)
+            raise DataError(f"sample_id {twice!r} occurs more than once: each sample needs its own")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @cached_property
+    def by_id(self) -> dict[str, Sample]:
+        """sample_id -> sample."""
+        return {sample.sample_id: sample for sample in self.samples}
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Every label that occurs, sorted: the order of class indices and of probability columns."""
+        return tuple(sorted({label for sample in self.samples for label in sample.labels}))
+
+    def write(self, path: Path) -> None:
+        """Write the CSV: UTF-8, `\\n` line ends, equal manifests are equal bytes. The file appears whole or not at all.
+
+        Raises:
+            DataError: a sample holds a value that the file cannot hold (it names the sample and the value).
+        """
+        for sample in self.samples:
+            if (problem := sample_problem(sample)) is not None:
+                raise DataError(f"sample '{printable(sample.sample_id)}' cannot be written to {path}: {problem}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(_row(sample) for sample in self.samples)
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read what `write` wrote.
+
+        Raises:
+            MissingInputError: there is no such file.
+            DataError: the file is not a manifest, or is damaged; names the line.
+        """
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except FileNotFoundError:
+            raise MissingInputError(f"{path} is not there: run `kuleshov index` to write it") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read as a manifest ({error}): run `kuleshov index` again") from None
+        return cls(tuple(_samples(text, path)))
+
+
+def _row(sample: Sample) -> tuple[str, ...]:
+    boxes = [[float(box.x1), float(box.y1), float(box.x2), float(box.y2), box.kind] for box in sample.boxes]
+    return (
+        sample.sample_id,
+        sample.path,
+        sample.media,
+        LABEL_SEPARATOR.join(sample.labels),
+        sample.split,
+        sample.group,
+        sample.subset,
+        json.dumps(boxes, separators=(",", ":")),
+        sample.content,
+    )
+
+
+def _samples(text: str, path: Path) -> Iterator[Sample]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+
+    def damaged(problem: str) -> DataError:
+        return DataError(f"{path} line {reader.line_num}: {problem}; run `kuleshov index` to write it anew")
+
+    try:
+        header = next(reader, None)
+        if header != list(COLUMNS):
+            raise damaged(f"is not the header of a manifest (expected {','.join(COLUMNS)})")
+        for row in reader:
+            if len(row) != len(COLUMNS):
+                raise damaged(f"has {len(row)} fields, a manifest has {len(COLUMNS)}")
+            sample = _sample(row)
+            if isinstance(sample, str):
+                raise damaged(sample)
+            if (problem := sample_problem(sample)) is not None:
+                raise damaged(problem)
+            yield sample
+    except csv.Error as error:
+        raise damaged(str(error)) from None
+
+
+def _sample(row: list[str]) -> Sample | str:
+    """The sample of one row, or what is wrong with its boxes."""
+    sample_id, path, media, labels, split, group, subset, boxes, content = row
+    try:
+        parsed = json.loads(boxes)
+        if not isinstance(parsed, list):
+            raise TypeError
+        given = tuple(Box(float(x1), float(y1), float(x2), float(y2), kind) for x1, y1, x2, y2, kind in parsed)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return f"boxes are {boxes[:80]!r}, not a JSON list of [x1,y1,x2,y2,kind]"
+    names = tuple(labels.split(LABEL_SEPARATOR)) if labels else ()
+    return Sample(sample_id, path, media, names, split, group, subset, given, content)
+
+
+def sample_problem(sample: Sample) -> str | None:
+    """What makes a sample unfit for a manifest, in one line; None when it is fit."""
+    if not sample.sample_id or not sample.path:
+        return "sample_id and path must not be empty"
+    for value in (sample.sample_id, sample.path, sample.group, sample.subset, *sample.labels):
+        if is_unwritable(value):
+            return f"'{printable(value)}' has a control character or is not valid Unicode"
+    if sample.media not in MEDIA:
+        return f"media is {sample.media!r}, not one of {', '.join(MEDIA)}"
+    if sample.split not in SPLITS:
+        return f"split is {sample.split!r}, not one of {', '.join(SPLITS)}"
+    if len(set(sample.labels)) != len(sample.labels) or any(not x or LABEL_SEPARATOR in x for x in sample.labels):
+        return f"labels are {sample.labels!r}: each must be given once, not be empty and not hold {LABEL_SEPARATOR!r}"
+    if not _SHA256.fullmatch(sample.content):
+        return f"content is {sample.content!r}, not a SHA-256 of 64 hex digits"
+    return next((problem for box in sample.boxes if (problem := box_problem(box)) is not None), None)
+
+
+def box_problem(box: Box) -> str | None:
+    """What makes a box unusable, in one line; None when it is usable."""
+    if not all(math.isfinite(value) for value in (box.x1, box.y1, box.x2, box.y2)):
+        return f"box {box.x1:g},{box.y1:g},{box.x2:g},{box.y2:g} is not finite"
+    if box.x2 <= box.x1 or box.y2 <= box.y1:
+        return f"box {box.x1:g},{box.y1:g},{box.x2:g},{box.y2:g} has no area (x2 > x1 and y2 > y1 are needed)"
+    if box.kind not in BOX_KINDS:
+        return f"box kind is {box.kind!r}, not one of {', '.join(BOX_KINDS)}"
+    return None
+
+
+def is_unwritable(text: str) -> bool:
+    """Whether a text has control characters or lone surrogates (a file name that is not UTF-8)."""
+    return _UNWRITABLE.search(text) is not None
+
+
+def printable(text: str) -> str:
+    """The text with what `is_unwritable` objects to as backslash escapes, fit for a ledger or a message."""
+    return _UNWRITABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

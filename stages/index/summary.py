@@ -1,0 +1,105 @@
+"""What a person should know about a manifest: counts, and what may be wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from stages.index.manifest import SPLITS, Manifest, Sample
+
+
+@dataclass
+class IndexSummary:
+    """Counts over a manifest.
+
+    Attributes:
+        samples: how many there are.
+        splits: split -> samples, for all three splits.
+        classes: label -> split -> samples; a sample with two labels counts for both.
+        unlabelled: samples without a label.
+        duplicates: samples whose file has the same bytes as an earlier sample's, other than boxes of one path.
+        merged_rows: rows of the source that repeated another and were dropped.
+        warnings: one line each.
+    """
+
+    samples: int
+    splits: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    unlabelled: int
+    duplicates: int
+    merged_rows: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def summarise(manifest: Manifest, merged_rows: int = 0) -> IndexSummary:
+    """Count, and look for what would spoil an experiment: leaks between splits, classes that cannot be learned."""
+    splits = Counter(sample.split for sample in manifest)
+    classes: dict[str, dict[str, int]] = {label: dict.fromkeys(SPLITS, 0) for label in manifest.classes}
+    for sample in manifest:
+        for label in sample.labels:
+            classes[label][sample.split] += 1
+    by_content: dict[str, list[Sample]] = defaultdict(list)
+    for sample in manifest:
+        by_content[sample.content].append(sample)
+    shared = [samples for samples in by_content.values() if len(samples) > 1]
+    return IndexSummary(
+        samples=len(manifest),
+        splits={split: splits[split] for split in SPLITS},
+        classes=classes,
+        unlabelled=sum(not sample.labels for sample in manifest),
+        duplicates=sum(len({sample.path for sample in samples}) - 1 for samples in shared),
+        merged_rows=merged_rows,
+        warnings=[*_class_warnings(classes), *_group_warnings(manifest), *_content_warnings(shared)],
+    )
+
+
+def _class_warnings(classes: dict[str, dict[str, int]]) -> list[str]:
+    learned = [label for label, counts in classes.items() if counts["train"]]
+    warnings = []
+    if not learned:
+        warnings.append("no sample of train has a label: nothing can be trained")
+    elif len(learned) == 1:
+        warnings.append(f"train has a single class, {learned[0]!r}: nothing can be told apart")
+    for label, counts in classes.items():
+        if learned and not counts["train"]:
+            where = " and ".join(split for split in ("val", "test") if counts[split])
+            warnings.append(f"class {label!r} is in {where} only: it cannot be learned")
+    return warnings
+
+
+def _group_warnings(manifest: Manifest) -> list[str]:
+    sides: dict[str, set[str]] = defaultdict(set)
+    for sample in manifest:
+        if sample.group:
+            sides[sample.group].add(sample.split)
+    torn = sorted(group for group, splits in sides.items() if len(splits) > 1)
+    if not torn:
+        return []
+    where = " and ".join(split for split in SPLITS if split in sides[torn[0]])
+    return [f"{len(torn)} group(s) on more than one side, such as {torn[0]!r} in {where}: scores may be too good"]
+
+
+def _content_warnings(shared: list[list[Sample]]) -> list[str]:
+    warnings = []
+    torn = [samples for samples in shared if len({sample.split for sample in samples}) > 1]
+    if torn:
+        a, b = _first_pair(torn[0], "split")
+        warnings.append(
+            f"{len(torn)} file(s) in more than one split, such as {a.sample_id!r} in {a.split} and "
+            f"{b.sample_id!r} in {b.split}: scores may be too good"
+        )
+    # With boxes, two people in one photo may well feel differently.
+    plain = [[sample for sample in samples if sample.labels and not sample.boxes] for samples in shared]
+    unsure = [samples for samples in plain if len({sample.labels for sample in samples}) > 1]
+    if unsure:
+        a, b = _first_pair(unsure[0], "labels")
+        warnings.append(
+            f"{len(unsure)} file(s) with more than one label, such as {a.sample_id!r} ({';'.join(a.labels)}) and "
+            f"{b.sample_id!r} ({';'.join(b.labels)})"
+        )
+    return warnings
+
+
+def _first_pair(samples: list[Sample], name: str) -> tuple[Sample, Sample]:
+    """The first sample, and the first that differs from it in one attribute."""
+    return samples[0], next(sample for sample in samples if getattr(sample, name) != getattr(samples[0], name))

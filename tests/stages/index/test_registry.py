@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from stages.errors import SettingError
+from stages.index import folder, table
+from stages.index.registry import ADAPTERS, find_adapter
+
+
+def test_adapters_are_found_by_name() -> None:
+    assert find_adapter("folder") is folder.read
+    assert find_adapter("csv") is table.read
+    assert all(callable(find_adapter(name)) for name in ADAPTERS)
+
+
+def test_unknown_adapter_lists_those_there_are() -> None:
+    with pytest.raises(SettingError, match="'emotic': choose one of csv, folder"):
+        find_adapter("emotic")
+
+
+def test_only_the_one_asked_for_is_imported_and_nothing_heavy() -> None:
+    code = (
+        "import sys; from stages.index import run, registry; registry.find_adapter('folder');"
+        "print([m for m in ('torch','PIL','numpy','sklearn','pandas','stages.index.table') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
