@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.project import Project
 from stages.blocks import BlockRow, Counts, write_block_rows
-from stages.errors import SettingError
+from stages.errors import DataError, SettingError
 from stages.ledger import Allowance, Ledger
 
 Lines = list[str]
@@ -21,7 +21,11 @@ def index(project: Project, allowance: str | None = None) -> Lines:
     from stages.index.run import run
 
     ledger = Ledger("index")
-    manifest, summary, total = run(project.index_settings, contents=project.contents, ledger=ledger)
+    try:
+        manifest, summary, total = run(project.index_settings, contents=project.contents, ledger=ledger)
+    except DataError:
+        ledger.write(project.failures("index"))  # the message quotes one line of it
+        raise
     manifest.write(project.artifacts / "manifest.csv")
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items() if count)
     lines = [f"index: {summary.samples} samples ({splits}), {len(manifest.classes)} classes"]

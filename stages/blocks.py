@@ -30,7 +30,13 @@ class BlockRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Counts:
-    """What a stage did: items in all, items computed in this run (the rest came from the store), failed items."""
+    """What a stage did.
+
+    Attributes:
+        total: items in all.
+        computed: items computed in this run; those that failed are not among them.
+        failed: items that failed, in this run or, as the store remembers, in an earlier one.
+    """
 
     total: int
     computed: int
@@ -38,15 +44,15 @@ class Counts:
 
     @property
     def cached(self) -> int:
-        """Items that cost nothing."""
+        """Items that were in the store."""
         return max(self.total - self.computed - self.failed, 0)
 
 
 def block_rows(block: Block, keys: Sequence[bytes]) -> list[BlockRow]:
-    """The manifest's rows for these items of a block."""
+    """The manifest's rows for these items of a block, in the order of `keys`; items it does not hold are left out."""
     name = f"{block.spec.name}@{block.spec.key[:32]}"
     columns = zip(keys, block.statuses(keys), block.count(keys).tolist(), strict=True)
-    return [BlockRow(name, key_hex(key), status, count) for key, status, count in columns]
+    return [BlockRow(name, key_hex(key), status, count) for key, status, count in columns if count >= 0]
 
 
 def write_block_rows(path: Path, rows: Iterable[BlockRow]) -> None:

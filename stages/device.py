@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
+
+from stages.errors import SettingError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -26,7 +30,34 @@ def cuda_devices() -> int:
 
 
 def resolve(device: DeviceName) -> Literal["cpu", "cuda"]:
-    """`auto` is `cuda` where the driver offers a device, else `cpu`."""
+    """`auto` is `cuda` where the driver offers a device, else `cpu`.
+
+    Does not check that the device can be used: what was computed on another machine can be read on this one.
+    """
     if device == "auto":
         return "cuda" if cuda_devices() else "cpu"
     return device
+
+
+def require(device: str) -> None:
+    """Check that torch can compute on a device, before a network is loaded on it.
+
+    Raises:
+        SettingError: it is `cuda` and torch finds no CUDA device (no GPU, no driver, or a torch built for the CPU).
+    """
+    if device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise SettingError(
+                f"device is {device}, but torch {torch.__version__} finds no CUDA device here; set device to cpu"
+            )
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions on a GPU in full float32 and the same each time; torch's default rounds to TF32's 10 bits."""
+    import torch
+
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

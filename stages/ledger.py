@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.errors import SettingError, TooManyFailures
+from stages.errors import DataError, SettingError, TooManyFailures
 
 COLUMNS = ("sample_id", "reason", "detail")
 _ALLOWANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(%?)\s*$")
@@ -40,10 +40,11 @@ class Allowance:
     def allows(self, failed: int, total: int) -> bool:
         """Whether `failed` of `total` items is within the allowance."""
         limit = self.value * total / 100 if self.is_percent else self.value
-        return failed <= limit
+        return failed <= limit + 1e-9  # 0.57 * 10000 / 100 is a little under 57
 
     def __str__(self) -> str:
-        return f"{self.value:g}{'%' if self.is_percent else ''}"
+        """As `parse` reads it."""
+        return f"{self.value:.10f}".rstrip("0").rstrip(".") + ("%" if self.is_percent else "")
 
 
 @dataclass
@@ -54,8 +55,12 @@ class Ledger:
     entries: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def record(self, sample_id: str, reason: str, detail: str = "") -> None:
-        """Note that an item failed. Line breaks in `detail` become spaces: a row stays a line."""
-        self.entries.setdefault(sample_id, (reason, " ".join(detail.split())))
+        """Note that an item failed. White space in `detail` becomes single spaces: a row stays a line.
+
+        What no text file can hold in `detail` (NUL, bytes of a name that is not UTF-8) is written as an escape.
+        """
+        line = " ".join(detail.split()).replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
+        self.entries.setdefault(sample_id, (reason, line))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -83,12 +88,25 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path) -> Ledger:
-        """Read what `write` wrote. A missing file reads as an empty ledger."""
+        """Read what `write` wrote. A missing file reads as an empty ledger.
+
+        Raises:
+            DataError: the file is not a ledger.
+        """
         ledger = cls(path.stem)
-        if path.exists():
+        if not path.exists():
+            return ledger
+        try:
             with open(path, newline="", encoding="utf-8") as handle:
-                for row in csv.DictReader(handle):
-                    ledger.record(row["sample_id"], row["reason"], row["detail"])
+                header, *rows = csv.reader(handle, strict=True)
+            if tuple(header) != COLUMNS:
+                raise ValueError(f"its columns are {','.join(header)}")
+            for sample_id, reason, detail in rows:
+                ledger.record(sample_id, reason, detail)
+        except (ValueError, csv.Error) as error:
+            raise DataError(
+                f"{path} is not a ledger of failures ({error}); run the stage that writes it again"
+            ) from None
         return ledger
 
     def enforce(self, allowance: Allowance, total: int) -> None:

@@ -12,11 +12,11 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
         source, target: (n, 2) float, n >= 2.
 
     Returns:
-        (2, 3) float64 matrix M with target ~ M[:, :2] @ source + M[:, 2]; None where the source points coincide or are
-        not finite.
+        (2, 3) float64 matrix M with target ~ M[:, :2] @ source + M[:, 2]; None where the source points coincide, where
+        points are not finite, and where no scale above 0 fits (the target is the mirrored source).
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    if not np.isfinite(source).all():
+    if not (np.isfinite(source).all() and np.isfinite(target).all()):
         return None
     mean_s, mean_t = source.mean(0), target.mean(0)
     centred_s, centred_t = source - mean_s, target - mean_t

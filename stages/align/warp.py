@@ -8,6 +8,9 @@ from PIL import Image
 from stages.align.similarity import fit_box, fit_similarity
 from stages.align.templates import Template
 
+PLAIN_STEP = 1.2
+"""Px of the photo a crop px, up to which bilinear sampling as it is comes closest to an antialiased resize."""
+
 
 def crop_matrix(box: np.ndarray, landmarks: np.ndarray, template: Template, *, exact_box: bool = False) -> np.ndarray:
     """The (2, 3) matrix from the photo's px to the crop's.
@@ -39,12 +42,13 @@ def _grow(box: np.ndarray, template: Template) -> np.ndarray:
 def warp(image: Image.Image, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Cut the crop that `matrix` maps onto (0, 0)..(width, height); outside of the photo is black.
 
-    A face much larger than the crop is first shrunk by a whole factor (an exact box filter), so that the bilinear
-    sampling that follows sees every pixel.
+    A face larger than the crop is first shrunk by a whole factor per axis (an exact box filter). Where more than
+    `PLAIN_STEP` px of that a crop pixel remain, the crop is sampled twice as fine and halved, so that every pixel of
+    the photo counts.
 
     Args:
         image: RGB photo.
-        matrix: (2, 3) from photo px (corner of the top left pixel is 0, 0) to crop px.
+        matrix: (2, 3), invertible, from photo px (corner of the top left pixel is 0, 0) to crop px.
         size: (height, width) of the crop.
 
     Returns:
@@ -52,17 +56,20 @@ def warp(image: Image.Image, matrix: np.ndarray, size: tuple[int, int]) -> np.nd
     """
     height, width = size
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    steps = np.linalg.norm(inverse[:, :2], axis=1)  # px of the photo, along x and y, for a px of the crop
+    factors = np.maximum(steps.astype(int), 1)
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], float) @ inverse.T
-    low = np.floor(corners.min(0)).astype(int) - 2
-    high = np.ceil(corners.max(0)).astype(int) + 2
-    low, high = np.maximum(low, 0), np.minimum(high, image.size)
+    margin = 2 * factors
+    low = np.maximum(np.floor(corners.min(0)).astype(int) - margin, 0)
+    high = np.minimum(np.ceil(corners.max(0)).astype(int) + margin, image.size)
     if (high <= low).any():
         return np.zeros((height, width, 3), np.uint8)
     region = image.crop((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
-    factor = max(1, int(np.sqrt(abs(np.linalg.det(inverse[:, :2])))))
-    if factor > 1:
-        region = region.reduce(factor)
-    to_region = np.column_stack([inverse[:, :2], inverse[:, 2] - low]) / factor
+    if factors.max() > 1:
+        region = region.reduce((int(factors[0]), int(factors[1])))
+    finer = 2 if (steps / factors).max() > PLAIN_STEP else 1
+    to_region = np.column_stack([inverse[:, :2] / finer, inverse[:, 2] - low]) / factors[:, None]
     data = tuple(float(v) for v in to_region.reshape(-1))
-    crop = region.transform((width, height), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
-    return np.asarray(crop)
+    fine = (width * finer, height * finer)
+    crop = region.transform(fine, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
+    return np.asarray(crop.reduce(finer) if finer > 1 else crop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,13 @@ ROW_WIDTH = 4 + 1 + 2 * len(LANDMARKS)
 """A row of a detection block: x1, y1, x2, y2, score, five (x, y)."""
 
 MATCH_IOU = 0.3
-"""A given box takes the landmarks of the detection that overlaps it best, from this IoU on."""
+"""A given box takes the landmarks of the detection that overlaps it best, if by more than this IoU. Crops depend on it:
+changing it means raising the VERSION of align."""
+
+_NO_SCORE = np.full((1,), np.nan, np.float32)
+_NO_LANDMARKS = np.full((1, len(LANDMARKS), 2), np.nan, np.float32)
+for _shared in (_NO_SCORE, _NO_LANDMARKS):
+    _shared.flags.writeable = False  # every face without landmarks has these very arrays
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,9 @@ class Faces:
         rows = np.asarray(rows, np.float32)
         return cls(rows[:, :4], rows[:, 4], rows[:, 5:].reshape(-1, 5, 2), size)
 
-    def take(self, order: np.ndarray) -> Faces:
-        """The faces at these positions."""
-        return Faces(self.boxes[order], self.scores[order], self.landmarks[order], self.size)
+    def part(self, start: int, stop: int, size: tuple[int, int]) -> Faces:
+        """Faces `start` up to `stop` of a table of many photos' faces: those of a photo of this size."""
+        return Faces(self.boxes[start:stop], self.scores[start:stop], self.landmarks[start:stop], size)
 
 
 @dataclass(frozen=True)
@@ -85,34 +92,30 @@ def faces_of(sample: Sample, found: Faces, source: FaceSource) -> list[FaceItem]
         return [FaceItem(item_key(sample.content, region=FACES), found)]
     if source == "whole":
         width, height = found.size
-        box = np.array([0, 0, width, height], np.float32)
-        return [FaceItem(item_key(sample.content, region=WHOLE), _with_landmarks(box, found, least=0.0))]
-    items = []
-    for given in sample.boxes:
-        if given.kind == "face":
-            box = np.array([given.x1, given.y1, given.x2, given.y2], np.float32)
-            key = item_key(sample.content, region=box_region(given.x1, given.y1, given.x2, given.y2))
-            items.append(FaceItem(key, _with_landmarks(box, found, least=MATCH_IOU)))
-    return items
+        boxes = np.array([[0, 0, width, height]], np.float32)
+        return [FaceItem(item_key(sample.content, region=WHOLE), _with_landmarks(boxes, found, least=0.0))]
+    corners = [(given.x1, given.y1, given.x2, given.y2) for given in sample.boxes if given.kind == "face"]
+    keys = [item_key(sample.content, region=box_region(*box)) for box in corners]
+    boxes = np.array(corners, np.float32).reshape(-1, 4)
+    return [FaceItem(key, _with_landmarks(boxes[i : i + 1], found, least=MATCH_IOU)) for i, key in enumerate(keys)]
 
 
 def _with_landmarks(box: np.ndarray, found: Faces, *, least: float) -> Faces:
-    """One face at `box`, with score and landmarks of the detection that overlaps it best (IoU over `least`)."""
-    score = np.full((1,), np.nan, np.float32)
-    landmarks = np.full((1, 5, 2), np.nan, np.float32)
+    """One face at `box` (1, 4), with score and landmarks of the detection that overlaps it best (IoU over `least`)."""
     if len(found):
-        overlap = iou(box[None], found.boxes)[0]
-        best = int(overlap.argmax())
+        corners = box[0].tolist()
+        overlap = [iou(corners, other) for other in found.boxes.tolist()]
+        best = max(range(len(overlap)), key=overlap.__getitem__)
         if overlap[best] > least:
-            score, landmarks = found.scores[best : best + 1], found.landmarks[best : best + 1]
-    return Faces(box[None], score, landmarks, found.size)
+            return Faces(box, found.scores[best : best + 1], found.landmarks[best : best + 1], found.size)
+    return Faces(box, _NO_SCORE, _NO_LANDMARKS, found.size)
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (n, 4) and (m, 4): (n, m), 0 where a box has no area."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.clip(high - low, 0, None).prod(-1)
-    area_a, area_b = (np.clip(x[:, 2:] - x[:, :2], 0, None).prod(-1) for x in (a, b))
-    union = area_a[:, None] + area_b[None] - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes x1, y1, x2, y2: 0..1; 0 where a box has no area."""
+    # plain floats: for the few boxes of a photo, ten times as fast as arrays
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from stages.detect.faces import Faces
 from stages.detect.settings import DetectSettings
+from stages.device import full_float32, require
 from stages.errors import WeightsError
 
 VERSION = 1
@@ -56,7 +57,12 @@ def preprocessing(settings: DetectSettings) -> dict[str, Any]:
 
 
 def load(settings: DetectSettings, device: str) -> Mtcnn:
-    """The detector on a device."""
+    """The detector on a device.
+
+    Raises:
+        WeightsError: see `weights`.
+        SettingError: torch cannot use the device.
+    """
     return Mtcnn(settings, device)
 
 
@@ -67,6 +73,8 @@ class Mtcnn:
         import torch
         from facenet_pytorch import MTCNN
 
+        require(device)
+        weights()
         self._settings = settings
         self._net = MTCNN(
             keep_all=True,
@@ -79,21 +87,23 @@ class Mtcnn:
     def detect(self, image: Image.Image) -> Faces:
         """All faces of an upright RGB photo, the largest first."""
         small, scale = _shrink(image, self._settings.max_side)
-        if min(small.size) < self._settings.min_face_size:
-            return Faces.none(image.size)  # no pyramid level is left, and facenet-pytorch would fail
-        found = self._net.detect(small, landmarks=True)
+        if min(small.size) * (12.0 / self._settings.min_face_size) < 12:
+            return Faces.none(image.size)  # no pyramid level is left (by its own arithmetic), and it would fail
+        with full_float32():
+            found = self._net.detect(small, landmarks=True)
         if found[0] is None:
             return Faces.none(image.size)
         # facenet-pytorch returns object arrays
         boxes, scores, points = [np.asarray(list(part), np.float32) for part in found]
-        return Faces(boxes * scale, scores, points * scale, image.size)
+        return Faces(boxes * np.tile(scale, 2), scores, points * scale, image.size)
 
 
-def _shrink(image: Image.Image, max_side: int) -> tuple[Image.Image, np.float32]:
-    """The image with its longer side at most `max_side` px (0: as it is), and the factor back to the original."""
+def _shrink(image: Image.Image, max_side: int) -> tuple[Image.Image, np.ndarray]:
+    """The image with its longer side at most `max_side` px (0: as it is), and the factors (x, y) to the original."""
     longest = max(image.size)
     if not max_side or longest <= max_side:
-        return image, np.float32(1)
-    scale = longest / max_side
-    size = (max(1, round(image.width / scale)), max(1, round(image.height / scale)))
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), np.float32(scale)
+        return image, np.ones(2, np.float32)
+    share = max_side / longest
+    size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
+    back = np.array([image.width / size[0], image.height / size[1]], np.float32)
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), back

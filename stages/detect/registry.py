@@ -19,14 +19,17 @@ class Detector(Protocol):
     """What a detector's file offers as `load(settings, device)`."""
 
     def detect(self, image: Image.Image) -> Faces:
-        """All faces of one upright RGB photo, in a fixed order."""
+        """All faces of one upright RGB photo, in a fixed order.
+
+        May raise anything: the photo is recorded as `detector_error`, and the next one is its turn.
+        """
         ...
 
 
 class DetectorFile(Protocol):
     """The module of a detector."""
 
-    VERSION: int
+    VERSION: int  # a part of the key
 
     def weights(self) -> dict[str, str]:
         """File name -> SHA-256 (hex) of the weights that `load` uses; raises WeightsError when they are not right."""

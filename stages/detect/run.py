@@ -6,22 +6,22 @@ photo's size to `media/size`. Reading them back gives `Detections`, which align,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cache.keys import FACES, WHOLE, BlockSpec, item_key
-from cache.store import Block, BlockWriter, Store
+from cache.store import Block, Store
 from stages.blocks import BlockRow, Counts, block_rows
 from stages.detect import registry
 from stages.detect.faces import ROW_WIDTH, FaceItem, Faces, faces_of
 from stages.detect.settings import DetectSettings
 from stages.device import resolve
-from stages.errors import MediaError, MissingInputError
+from stages.errors import KuleshovError, MediaError, MissingInputError
 from stages.index.manifest import Manifest, Sample
-from stages.index.samples import TRANSIENT, open_sample
+from stages.index.samples import TRANSIENT, by_content, open_shared
 from stages.ledger import Ledger
 from stages.progress import progress
 
@@ -35,9 +35,17 @@ SIZE_SPEC = BlockSpec(
     numerics={"dtype": "int32"},
 )
 
+Failures = dict[str, tuple[str, str]]
+"""Sample_id or content -> (reason, detail)."""
+
 
 def boxes_spec(settings: DetectSettings) -> BlockSpec:
-    """The block of a detector's boxes, scores and landmarks."""
+    """The block of a detector's boxes, scores and landmarks.
+
+    Raises:
+        SettingError: there is no such detector.
+        WeightsError: its weights are missing or not the ones that were published.
+    """
     module = registry.find(settings.detector)
     return BlockSpec(
         source=settings.detector,
@@ -56,7 +64,8 @@ class Detections:
     """The faces of every photo that could be read.
 
     Attributes:
-        items: sample_id -> its face items, in the manifest's order; an empty list for a photo without a face.
+        items: sample_id -> its face items, in the manifest's order. A photo without a face has one item without rows
+            where faces are found, and no item where they are given.
         sizes: sample_id -> (width, height) px.
         failed: sample_id -> (reason, detail).
         key: of the boxes block: an input of every face-level block.
@@ -64,7 +73,7 @@ class Detections:
 
     items: dict[str, list[FaceItem]]
     sizes: dict[str, tuple[int, int]]
-    failed: dict[str, tuple[str, str]]
+    failed: Failures
     key: str
 
     def faces(self, sample_id: str) -> Faces:
@@ -80,107 +89,149 @@ class Detections:
         )
 
 
+@dataclass(frozen=True)
+class _Photos:
+    """The distinct photos of a manifest: columns of equal length, and their two blocks."""
+
+    contents: list[str]
+    samples: list[list[Sample]]
+    keys: list[bytes]
+    size_keys: list[bytes]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> _Photos:
+        shared = by_content(manifest)
+        return cls(
+            contents=list(shared),
+            samples=list(shared.values()),
+            keys=[item_key(content, region=FACES) for content in shared],
+            size_keys=[item_key(content, region=WHOLE) for content in shared],
+        )
+
+    def stored(self, block: Block, sizes: Block) -> np.ndarray:
+        """Which are in both blocks, (n,) bool: a run that was cut short may have left one without the other."""
+        return block.has(self.keys) & sizes.has(self.size_keys)
+
+    def take(self, positions: Sequence[int] | np.ndarray) -> _Photos:
+        return _Photos(*([column[i] for i in positions] for column in self.__dict__.values()))
+
+
 def run(
     manifest: Manifest, images_root: Path, store: Store, settings: DetectSettings, ledger: Ledger
 ) -> tuple[Detections, list[BlockRow], Counts]:
     """Detect faces in the photos that are not in the store yet; record failures in the ledger.
 
+    A photo that cannot be decoded is remembered as such and not opened again. What may pass (a file that is missing,
+    changed or locked, a detector that ran out of memory) is tried again in the next run.
+
     Returns the detections of all photos, the rows of the stage's block manifest, and what was done.
+
+    Raises:
+        SettingError: there is no such detector or device.
+        WeightsError: the detector's weights are missing or not the ones that were published.
     """
     spec = boxes_spec(settings)
     block, sizes = store.open(spec), store.open(SIZE_SPEC)
-    todo = [s for s in _unique(manifest) if not (block.has([_key(s)]) & sizes.has([_size_key(s)])).all()]
-    transient: dict[str, tuple[str, str]] = {}
-    if todo:
-        detector = registry.find(settings.detector).load(settings, resolve(settings.device))
-        with store.writer(spec) as writer, store.writer(SIZE_SPEC) as size_writer:
-            for sample in progress(todo, total=len(todo), desc="detect", unit="photo"):
-                _detect_one(sample, images_root, detector, writer, size_writer, transient)
+    photos = _Photos.of(manifest)
+    todo = photos.take(np.flatnonzero(~photos.stored(block, sizes)))
+    unread: Failures = {}
+    computed = 0
+    if todo.contents:
+        unread, computed = _detect(todo, images_root, store, spec, settings, sizes.has(todo.size_keys))
         block, sizes = store.open(spec), store.open(SIZE_SPEC)
-    detections = _collect(manifest, block, sizes, settings, transient)
+    detections = _collect(manifest, photos, block, sizes, settings, unread)
     for sample_id, (reason, detail) in detections.failed.items():
         ledger.record(sample_id, reason, detail)
-    keys = [_key(s) for s in _unique(manifest) if s.sample_id not in transient]
-    size_keys = [_size_key(s) for s in _unique(manifest) if s.sample_id not in transient]
-    rows = block_rows(block, keys) + block_rows(sizes, size_keys)
-    return detections, rows, Counts(total=len(manifest.samples), computed=len(todo), failed=len(ledger))
+    rows = block_rows(block, photos.keys) + block_rows(sizes, photos.size_keys)
+    return detections, rows, Counts(len(manifest.samples), computed, len(detections.failed))
 
 
 def read(manifest: Manifest, store: Store, settings: DetectSettings) -> Detections:
-    """Detections of an earlier run.
+    """Detections of an earlier run; photos that it did not store are among `failed`.
 
     Raises:
-        MissingInputError: some photos were never detected with these settings.
+        MissingInputError: no photo was ever detected with these settings.
+        SettingError, WeightsError: as `boxes_spec`.
     """
     spec = boxes_spec(settings)
     block, sizes = store.open(spec), store.open(SIZE_SPEC)
-    missing = [s.sample_id for s in _unique(manifest) if not block.has([_key(s)]).all()]
-    if len(missing) == len(manifest.samples) and missing:
+    photos = _Photos.of(manifest)
+    stored = photos.stored(block, sizes)
+    if len(stored) and not stored.any():
         raise MissingInputError(f"no detections with these settings in {store.root}; run kuleshov detect")
-    gone = dict.fromkeys(missing, ("missing", "not in the store"))
-    return _collect(manifest, block, sizes, settings, gone)
+    absent = photos.take(np.flatnonzero(~stored)).contents
+    gone = dict.fromkeys(absent, ("not_detected", "no detections in the store; kuleshov detect says why"))
+    return _collect(manifest, photos, block, sizes, settings, gone)
 
 
-def _key(sample: Sample) -> bytes:
-    return item_key(sample.content, region=FACES)
-
-
-def _size_key(sample: Sample) -> bytes:
-    return item_key(sample.content, region=WHOLE)
-
-
-def _unique(manifest: Manifest) -> Iterator[Sample]:
-    """Each content once: two names of one photo cost one detection."""
-    seen: set[str] = set()
-    for sample in manifest.samples:
-        if sample.content not in seen:
-            seen.add(sample.content)
-            yield sample
-
-
-def _detect_one(
-    sample: Sample,
-    images_root: Path,
-    detector: registry.Detector,
-    writer: BlockWriter,
-    size_writer: BlockWriter,
-    transient: dict[str, tuple[str, str]],
-) -> None:
-    try:
-        image = open_sample(sample, images_root)
-    except MediaError as error:
-        if error.reason in TRANSIENT:
-            transient[sample.sample_id] = (error.reason, error.detail)
-            return
-        writer.add(_key(sample), None, status=error.reason, detail=error.detail)
-        size_writer.add(_size_key(sample), None, status=error.reason, detail=error.detail)
-        return
-    faces = detector.detect(image)
-    size_writer.add(_size_key(sample), np.array([image.size], np.int32))
-    writer.add(_key(sample), faces.to_rows(), status="ok" if len(faces) else "no_face")
+def _detect(
+    todo: _Photos, images_root: Path, store: Store, spec: BlockSpec, settings: DetectSettings, sized: np.ndarray
+) -> tuple[Failures, int]:
+    """Detect and store; returns content -> failure for what is not to be remembered, and how many succeeded."""
+    detector: registry.Detector | None = None
+    unread: Failures = {}
+    computed = 0
+    with store.writer(spec) as writer, store.writer(SIZE_SPEC) as size_writer:
+        columns = zip(todo.contents, todo.samples, todo.keys, todo.size_keys, sized, strict=True)
+        for content, samples, key, size_key, has_size in progress(
+            columns, total=len(sized), desc="detect", unit="photo"
+        ):
+            try:
+                image = open_shared(samples, images_root)
+            except MediaError as error:
+                if error.reason in TRANSIENT:
+                    unread[content] = (error.reason, error.detail)
+                    continue
+                writer.add(key, None, status=error.reason, detail=error.detail)
+                if not has_size:
+                    size_writer.add(size_key, None, status=error.reason, detail=error.detail)
+                continue
+            if detector is None:  # loaded for the first photo that can be read, not before
+                detector = registry.find(settings.detector).load(settings, resolve(settings.device))
+            try:
+                faces = detector.detect(image)
+            except KuleshovError:
+                raise
+            except Exception as error:  # whatever one photo does to a detector, the others are not its fault
+                unread[content] = ("detector_error", f"{type(error).__name__}: {error}")
+                continue
+            if not has_size:
+                size_writer.add(size_key, np.array([image.size], np.int32))
+            writer.add(key, faces.to_rows(), status="ok" if len(faces) else "no_face")
+            computed += 1
+    return unread, computed
 
 
 def _collect(
     manifest: Manifest,
+    photos: _Photos,
     block: Block,
     sizes: Block,
     settings: DetectSettings,
-    transient: Mapping[str, tuple[str, str]],
+    unread: Mapping[str, tuple[str, str]],
 ) -> Detections:
-    by_content = {s.content: transient[s.sample_id] for s in manifest.samples if s.sample_id in transient}
-    items: dict[str, list[FaceItem]] = {}
-    size_of: dict[str, tuple[int, int]] = {}
-    failed: dict[str, tuple[str, str]] = {}
-    for sample in manifest.samples:
-        if sample.content in by_content:
-            failed[sample.sample_id] = by_content[sample.content]
-            continue
-        rows, status, detail = block.item(_key(sample))
+    """Every sample's faces from the two blocks, which hold all photos but the `unread` contents."""
+    bad, found = dict(unread), dict[str, Faces]()
+    known = photos.take([i for i, content in enumerate(photos.contents) if content not in unread])
+    rows, offsets = block.rows(known.keys)
+    pixels, size_offsets = sizes.rows(known.size_keys)
+    table, ends, pairs = Faces.from_rows(rows, (0, 0)), offsets.tolist(), [(int(w), int(h)) for w, h in pixels.tolist()]
+    sized = size_offsets.tolist()  # photos that could not be read have no row
+    for i, (content, status) in enumerate(zip(known.contents, block.statuses(known.keys), strict=True)):
         if status not in {"ok", "no_face"}:
-            failed[sample.sample_id] = (status, detail)
-            continue
-        width, height = sizes.item(_size_key(sample))[0][0]
-        found = Faces.from_rows(rows, (int(width), int(height)))
-        size_of[sample.sample_id] = found.size
-        items[sample.sample_id] = faces_of(sample, found, settings.faces)
-    return Detections(items, size_of, failed, block.spec.key)
+            bad[content] = (status, block.item(known.keys[i])[2])
+        elif sized[i] == sized[i + 1]:
+            bad[content] = sizes.item(known.size_keys[i])[1:]
+        else:
+            found[content] = table.part(ends[i], ends[i + 1], pairs[sized[i]])
+    items: dict[str, list[FaceItem]] = {}
+    sizes_px: dict[str, tuple[int, int]] = {}
+    failed: Failures = {}
+    for sample in manifest.samples:
+        if sample.content in bad:
+            failed[sample.sample_id] = bad[sample.content]
+        else:
+            faces = found[sample.content]
+            items[sample.sample_id] = faces_of(sample, faces, settings.faces)
+            sizes_px[sample.sample_id] = faces.size
+    return Detections(items, sizes_px, failed, block.spec.key)

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
+
+from stages.device import full_float32, require
+from stages.errors import SettingError
 
 Forward = Callable[[np.ndarray], dict[str, np.ndarray]]
 """uint8 (batch, H, W, 3) -> tap -> float32 (batch, ...)."""
 
 
-def load_forward(name: str, folder: object, device: str) -> Forward:
+def load_forward(name: str, folder: Path, device: str) -> Forward:
     """A backbone's forward pass on numpy arrays, in inference mode, float32.
 
+    Args:
+        name: of the backbone.
+        folder: where weights are.
+        device: `cpu` or `cuda`.
+
     Raises:
+        SettingError: torch cannot use the device; later, from the forward pass: a batch does not fit its memory.
         WeightsError: see `stages.backbones.registry.load`.
     """
+    require(device)
     import torch
 
     from stages.backbones import registry
     from stages.backbones.preprocess import preprocess
 
     spec = registry.get_spec(name)
-    model = registry.load(name, weights_dir=folder, device=device)  # pyright: ignore[reportArgumentType]
+    model = registry.load(name, weights_dir=folder, device=device)
 
     def forward(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
-            outputs = model(preprocess(torch.from_numpy(pixels).to(device), spec))
-        return {tap: value.float().cpu().numpy() for tap, value in outputs.items()}
+        try:
+            with torch.inference_mode(), full_float32():
+                # a copy: cached crops are read-only maps, which torch does not take
+                outputs = model(preprocess(torch.tensor(pixels, device=device), spec))
+            return {tap: value.float().cpu().numpy() for tap, value in outputs.items()}
+        except torch.OutOfMemoryError:
+            raise SettingError(
+                f"{name}: extract.batch_size {len(pixels)} does not fit the memory of {device}; lower it"
+            ) from None
 
     return forward
 
@@ -42,7 +59,8 @@ def packed(
     on how many rows came with it.
 
     Args:
-        items: (key, uint8 (n, H, W, 3)) with n >= 1.
+        items: (key, uint8 (n, H, W, 3)) with n >= 1. Read ahead by as much as fills a batch.
+        batch: rows of each forward pass, at least 1.
 
     Yields:
         (key, tap -> (n, ...)) in the order of `items`.

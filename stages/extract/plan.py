@@ -15,7 +15,7 @@ from stages.backbones import registry, weights
 from stages.backbones.spec import BackboneSpec
 from stages.detect.settings import FaceSource
 from stages.device import resolve
-from stages.errors import SettingError, WeightsError
+from stages.errors import SettingError
 from stages.extract.settings import ExtractSettings
 
 
@@ -39,10 +39,11 @@ class RolePlan:
 
 
 def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tuple[BackboneSpec, str | None]:
-    """The backbone that plays a role, and the one it stands in for.
+    """The backbone that plays a role, and the name of the one it stands in for, or None.
 
     Raises:
         SettingError: no such role, backbone or tap.
+        WeightsError: the index of the weights folder is damaged.
     """
     if role not in settings.backbones:
         known = ", ".join(sorted(settings.backbones))
@@ -50,11 +51,9 @@ def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tupl
     chosen = settings.backbones[role]
     name, missing = chosen.backbone or role, None
     spec = registry.get_spec(name)
-    if chosen.stand_in is not None:
-        try:
-            weights.locate(spec.weights, folder)
-        except WeightsError:
-            missing, spec = name, registry.get_spec(chosen.stand_in)
+    # Damaged weights are no missing weights: nothing stands in for those, `plan_role` refuses them.
+    if chosen.stand_in is not None and not weights.status(spec.weights, folder).present:
+        missing, spec = name, registry.get_spec(chosen.stand_in)
     taps = [tap.name for tap in spec.taps]
     for tap in chosen.taps:
         if tap not in taps:

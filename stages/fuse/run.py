@@ -1,4 +1,7 @@
-"""Fusion: weighted means of the members' class probabilities. The weights are given, so nothing is fitted."""
+"""Fusion: weighted means of the members' class probabilities (Gupta et al. 2018, section 3.2.4).
+
+The weights are given, so nothing is fitted and no split is used up.
+"""
 
 from __future__ import annotations
 
@@ -18,43 +21,51 @@ from stages.train.predictions import Predictions
 def run(settings: FuseSettings, artifacts: Path) -> list[Predictions]:
     """Fuse the predictions in `artifacts/predictions/heads`; write `predictions/fused/` and `models/fused/`.
 
+    What an earlier run wrote there is removed, but not before all ensembles are computed. An ensemble gets a model
+    folder where all of its members have one.
+
     Raises:
         MissingInputError: there are no predictions.
-        SettingError: an ensemble names a member that does not exist.
+        SettingError: an ensemble names a member that does not exist, or names one twice.
         DataError: members differ in their samples or classes.
     """
     paths = sorted((artifacts / "predictions" / "heads").glob("*.csv"))
     if not paths:
         raise MissingInputError(f"{artifacts / 'predictions' / 'heads'}: no predictions; run kuleshov train")
     heads = [prediction_files.read(path) for path in paths]
+    jobs = {name: members_of(name, ensemble, heads) for name, ensemble in settings.ensembles.items()}
+    fused = [mean_of(name, members, weights) for name, (members, weights) in jobs.items()]
     for folder in ("predictions/fused", "models/fused"):
         shutil.rmtree(artifacts / folder, ignore_errors=True)
         (artifacts / folder).mkdir(parents=True)
-    fused = []
-    for name, ensemble in settings.ensembles.items():
-        members, weights = members_of(name, ensemble, heads)
-        result = mean_of(name, members, weights)
+    for result, (name, (members, weights)) in zip(fused, jobs.items(), strict=True):
         prediction_files.write(artifacts / "predictions" / "fused" / f"{name}.csv", result)
         folders = {m.name: artifacts / "models" / "heads" / m.name for m in members}
         if all((folder / "model.json").is_file() for folder in folders.values()):
             save_ensemble(artifacts / "models" / "fused" / name, name, folders, weights)
-        fused.append(result)
     return fused
 
 
 def members_of(
     name: str, ensemble: EnsembleSettings, heads: Sequence[Predictions]
 ) -> tuple[list[Predictions], list[float]]:
-    """The members an ensemble names, each once, and their weights, which sum to 1."""
+    """The members an ensemble names, in the order of `heads`, and their weights, which sum to 1.
+
+    Raises:
+        SettingError: a name is not among `heads`, or a member is named twice (by itself, or by itself and its head).
+    """
+    where = f"fuse.ensembles.{name}.members"
     weights: dict[str, float] = {}
     for i, member in enumerate(ensemble.members):
         found = [p.name for p in heads if member in (p.name, p.head)]
         if not found:
             known = ", ".join(sorted({p.head for p in heads}))
-            raise SettingError(f"fuse.ensembles.{name}.members: no head {member!r}; there are {known}")
-        share = (ensemble.weights[i] if ensemble.weights else 1.0 * len(found)) / len(found)
+            raise SettingError(f"{where}: no head {member!r}; there are {known}, and each one's seeds as HEAD-sSEED")
+        share = ensemble.weights[i] / len(found) if ensemble.weights else 1.0
         for one in found:
-            weights[one] = weights.get(one, 0.0) + share
+            if one in weights:
+                raise SettingError(f"{where}: {one} is named twice, the second time as {member!r}; name it once")
+            weights[one] = share
     total = sum(weights.values())
     chosen = [p for p in heads if p.name in weights]
     return chosen, [weights[p.name] / total for p in chosen]
@@ -63,8 +74,11 @@ def members_of(
 def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
     """Weighted mean of the members' probabilities.
 
+    Args:
+        weights: one per member, none negative, not all 0; they need not sum to 1.
+
     Raises:
-        DataError: members differ in their samples or in the order of their classes.
+        DataError: members differ in their samples, their splits and labels, or the order of their classes.
     """
     first = members[0]
     for other in members[1:]:
@@ -74,9 +88,14 @@ def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float])
             )
         if other.sample_ids != first.sample_ids:
             only = sorted(set(other.sample_ids) ^ set(first.sample_ids))
+            differ = f"different samples ({len(only)}, such as {only[0]!r})" if only else "samples in another order"
             raise DataError(
-                f"ensemble {name!r}: {other.name} and {first.name} predict different samples ({len(only)}, such as "
-                f"{only[0]!r}); give their heads the same blocks, or mend failures/train.csv"
+                f"ensemble {name!r}: {other.name} and {first.name} predict {differ}; give their heads the same blocks, "
+                "or mend what failures/train.csv names"
+            )
+        if (other.splits, other.labels) != (first.splits, first.labels):
+            raise DataError(
+                f"ensemble {name!r}: {other.name} and {first.name} differ in splits or labels; run kuleshov train again"
             )
     stacked = np.stack([p.probabilities for p in members])
     mean = np.tensordot(np.asarray(weights), stacked, axes=1)

@@ -13,12 +13,12 @@ class EnsembleSettings(Settings):
     """One ensemble.
 
     Attributes:
-        members: names of heads (all their seeds) or of single members (`HEAD-sSEED`).
+        members: names of heads (all their seeds) or of single members (`HEAD-sSEED`), each member once.
         weights: one per member, as given, not fitted; None: all the same. A head's weight is shared by its seeds.
     """
 
     members: tuple[str, ...] = Field(min_length=1)
-    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None
 
     @model_validator(mode="after")
     def _as_many(self) -> EnsembleSettings:
@@ -30,7 +30,7 @@ class EnsembleSettings(Settings):
 
 
 class FuseSettings(Settings):
-    """The ensembles of a project: name -> ensemble. A name is a file name."""
+    """The ensembles of a project: name -> ensemble. A name is a file name: letters, digits, `_`, `-`, `.`."""
 
     ensembles: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")], EnsembleSettings] = Field(
         default_factory=dict

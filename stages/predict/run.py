@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.keys import BlockSpec
 from cache.store import Store
 from stages.align import run as align
 from stages.detect import run as detect
@@ -38,6 +39,7 @@ class Prediction:
     """The answer for one photo.
 
     Attributes:
+        sample: the photo.
         probabilities: class -> probability.
         faces: all faces found.
         attention: (n,) weight of each face, averaged over the ensemble's members; a face that a head left out counts 0.
@@ -57,44 +59,64 @@ class Prediction:
 def run(
     model: Ensemble, manifest: Manifest, store: Store, weights_folder: Path, batch_size: int, ledger: Ledger
 ) -> list[Prediction]:
-    """Predict every photo of a manifest; those that cannot be read go to the ledger.
+    """Predict every photo of a manifest, in its order; those that cannot be read go to the ledger.
+
+    Args:
+        store: takes the photos' detections, crops and features; what it already has is not computed again.
+        weights_folder: where the backbones' weights are.
+        batch_size: rows a forward pass of a backbone.
 
     Raises:
         WeightsError: a backbone's weights are missing, or are not those the model was trained with.
-        DataError: the ensemble's members disagree about classes or detection.
+        DataError: the ensemble's members disagree about classes or detection, or the model was trained on face boxes
+            that came with its data.
     """
     first = model.members[0]
     for member in model.members[1:]:
         if member.classes != first.classes or member.detect != first.detect:
             raise DataError(f"model {model.name!r}: {member.name} and {first.name} differ in classes or detection")
+    if first.detect.faces == "given":
+        raise DataError(
+            f"model {model.name!r} was trained on face boxes given with the data (detect.faces: given), which new "
+            "photos do not have; train one with detect.faces: found"
+        )
+    plans = _plans(model, weights_folder, detect.boxes_spec(first.detect).key)
     detections, _, _ = detect.run(manifest, HERE, store, first.detect, ledger)
-    plans = _plans(model, weights_folder, detections.key)
     templates = sorted({plan.spec.template for plan in plans.values() if plan.spec.template})
     align.run(manifest, HERE, store, detections, templates, first.detect.faces, ledger)
-    for member in model.members:
-        for role in member.extract.backbones:
-            settings = member.extract.model_copy(update={"batch_size": batch_size})
-            extract.run(manifest, HERE, store, detections, plans[role], settings, weights_folder, ledger)
+    for role, plan in plans.items():
+        member = next(one for one in model.members if role in one.extract.backbones)
+        settings = member.extract.model_copy(update={"batch_size": batch_size})
+        extract.run(manifest, HERE, store, detections, plan, settings, weights_folder, ledger)
+    _share_failures(manifest, ledger)
     return _answers(model, manifest, store, detections, plans, ledger)
 
 
 def _plans(model: Ensemble, weights_folder: Path, detections_key: str) -> dict[str, RolePlan]:
+    """Role -> plan, with the very weights of the training; checked before any photo is looked at."""
     plans: dict[str, RolePlan] = {}
     for member in model.members:
         for role in member.extract.backbones:
-            if role in plans:
-                continue
-            plan = plan_role(role, member.extract, weights_folder, detections_key, member.detect.faces)
+            if role not in plans:
+                plans[role] = plan_role(role, member.extract, weights_folder, detections_key, member.detect.faces)
+            [(_, found)] = next(iter(plans[role].blocks.values())).weights.items()
             wanted = member.weights[role]
-            [(_, found)] = next(iter(plan.blocks.values())).weights.items()
             if found != wanted["sha256"]:
                 name = wanted["backbone"]
                 raise WeightsError(
                     f"model {model.name!r} was trained with {name} of sha256 {wanted['sha256'][:12]}, here is "
-                    f"{plan.spec.name} of {found[:12]}; run kuleshov weights fetch {name}, or add that file"
+                    f"{plans[role].spec.name} of {found[:12]}; run "
+                    f"kuleshov weights fetch {name}, or kuleshov weights add {name} FILE"
                 )
-            plans[role] = plan
     return plans
+
+
+def _share_failures(manifest: Manifest, ledger: Ledger) -> None:
+    """The stages work on each content once: what failed for one photo failed for its copies too."""
+    failed = {s.content: ledger.entries[s.sample_id] for s in manifest.samples if s.sample_id in ledger}
+    for sample in manifest.samples:
+        if sample.content in failed:
+            ledger.record(sample.sample_id, *failed[sample.content])
 
 
 def _answers(
@@ -105,48 +127,44 @@ def _answers(
     plans: dict[str, RolePlan],
     ledger: Ledger,
 ) -> list[Prediction]:
-    chosen: list[Sample] = []
-    total = np.zeros((0, 0))
+    """The members' weighted means, for the photos that every member has an answer for."""
+    samples = [s for s in manifest.samples if s.sample_id in detections.items and s.sample_id not in ledger]
+    totals: dict[str, np.ndarray] = {}
     attention: dict[str, np.ndarray] = {}
     for member, weight in zip(model.members, model.weights, strict=True):
-        samples, probabilities, faces = _member(member, manifest, store, detections, plans, ledger)
-        if not chosen:
-            chosen, total = samples, np.zeros_like(probabilities)
-        elif [s.sample_id for s in samples] != [s.sample_id for s in chosen]:
-            raise DataError(f"model {model.name!r}: its members need different features; predict with one of them")
-        total += weight * probabilities
-        for sample_id, one in faces.items():
-            attention[sample_id] = attention.get(sample_id, 0.0) + weight * one
+        answered = _member(member, samples, store, detections, plans, ledger) if samples else {}
+        samples = [s for s in samples if s.sample_id in answered]
+        for sample_id, (probabilities, faces) in answered.items():
+            totals[sample_id] = totals.get(sample_id, 0.0) + weight * probabilities
+            attention[sample_id] = attention.get(sample_id, 0.0) + weight * faces
     classes = model.members[0].classes
+    scale = sum(model.weights)
     return [
         Prediction(
             sample=sample,
-            probabilities=dict(zip(classes, row.tolist(), strict=True)),
+            probabilities=dict(zip(classes, (totals[sample.sample_id] / scale).tolist(), strict=True)),
             faces=detections.faces(sample.sample_id),
-            attention=attention[sample.sample_id],
+            attention=attention[sample.sample_id] / scale,
         )
-        for sample, row in zip(chosen, total / max(sum(model.weights), 1e-12), strict=True)
+        for sample in samples
     ]
 
 
 def _member(
     member: HeadModel,
-    manifest: Manifest,
+    samples: list[Sample],
     store: Store,
     detections: detect.Detections,
     plans: dict[str, RolePlan],
     ledger: Ledger,
-) -> tuple[list[Sample], np.ndarray, dict[str, np.ndarray]]:
-    """Samples that have features, their probabilities (n, K), and sample_id -> attention over all its faces."""
-    readable = [s for s in manifest.samples if s.sample_id in detections.items and s.sample_id not in ledger]
-    if not readable:
-        return [], np.zeros((0, len(member.classes))), {}
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """sample_id -> probabilities (K,) and attention over all its faces, of the samples that have features."""
 
-    def specs(names: tuple[str, ...]) -> list:
+    def specs(names: tuple[str, ...]) -> list[BlockSpec]:
         return [plans[role].blocks[tap] for role, _, tap in (name.partition("/") for name in names)]
 
     features = gather(
-        readable,
+        samples,
         store,
         detections,
         specs(member.settings.faces),
@@ -155,22 +173,25 @@ def _member(
         ledger=ledger,
     )
     probabilities, weights = infer(member.head, features.scaled(*member.scales))
-    attention = {}
-    for i, (sample, some) in enumerate(zip(features.samples, weights, strict=True)):
+    answers = {}
+    for i, (sample, row, some) in enumerate(zip(features.samples, probabilities, weights, strict=True)):
         every = np.zeros(len(detections.faces(sample.sample_id)))
         every[features.face_index[features.offsets[i] : features.offsets[i + 1]]] = some
-        attention[sample.sample_id] = every
-    return list(features.samples), probabilities, attention
+        answers[sample.sample_id] = row, every
+    return answers
 
 
 def write(predictions: list[Prediction], classes: tuple[str, ...], out: Path, ledger: Ledger) -> Iterator[Path]:
-    """Write predictions.csv, predictions.jsonl and an annotated picture each; yields the paths written."""
+    """Write predictions.csv, predictions.jsonl and an annotated picture each; yields each path when it is written.
+
+    A photo that cannot be opened any more is recorded in the ledger and has no picture.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "predictions.csv", "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("file", "predicted", "faces", *classes))
         for one in predictions:
-            values = (f"{one.probabilities[name]:.6g}" for name in classes)
+            values = (f"{one.probabilities[name]:.7g}" for name in classes)
             writer.writerow((one.sample.sample_id, one.label, len(one.faces), *values))
     yield out / "predictions.csv"
     with open(out / "predictions.jsonl", "w", encoding="utf-8") as handle:
@@ -185,7 +206,7 @@ def write(predictions: list[Prediction], classes: tuple[str, ...], out: Path, le
             ledger.record(one.sample.sample_id, error.reason, error.detail)
             continue
         path = out / "annotated" / picture_name(one.sample, taken)
-        annotate(image, one.faces.boxes, one.attention, one.probabilities).save(path, quality=90)
+        annotate(image, one.faces.boxes, one.attention, one.probabilities).save(path, quality=92, subsampling=0)
         yield path
 
 

@@ -11,7 +11,7 @@ import torch
 from cache.keys import BlockSpec
 from cache.store import Block, Store
 from stages.detect.run import Detections
-from stages.errors import MissingInputError
+from stages.errors import DataError, MissingInputError
 from stages.extract.run import keys_of
 from stages.heads.batch import HeadBatch
 from stages.index.manifest import Sample
@@ -89,64 +89,97 @@ def gather(
 ) -> Features:
     """Read the features of every sample that has them all; the others are recorded in the ledger.
 
-    A sample without a face counts, by its global features.
+    A sample without a face counts, by its global features. Of a sample with more than `max_faces` faces the largest
+    (by the area of their boxes) are kept, in stored order.
 
     Raises:
-        MissingInputError: a block holds none of the samples.
+        MissingInputError: a block holds nothing of these samples, or no sample has all of its features.
+        DataError: a block has another number of faces than the detections.
     """
     faces, globals_ = [store.open(s) for s in face_blocks], [store.open(s) for s in global_blocks]
-    kept = [s for s in samples if _complete(s, detections, faces, globals_, ledger)]
+    kept = _complete(samples, detections, faces, globals_, ledger)
     if samples and not kept:
-        missing = [b.spec.name for b in [*faces, *globals_] if not len(b)] or [b.spec.name for b in [*faces, *globals_]]
-        raise MissingInputError(f"no sample has all of its features ({', '.join(missing)}); run kuleshov extract")
-    keys = [keys_of(sample, detections, "face") for sample in kept]
-    chosen, boxes = _choose([detections.faces(s.sample_id).boxes for s in kept], _sizes(kept, detections), max_faces)
-    counts = [len(c) for c in chosen]
-    flat = _positions(chosen, [len(detections.faces(s.sample_id)) for s in kept])
-    columns = [b.rows([k for ks in keys for k in ks])[0][flat].astype(np.float32) for b in faces]
-    wide = [b.rows([keys_of(s, detections, "global")[0] for s in kept])[0].astype(np.float32) for b in globals_]
+        names = ", ".join(block.spec.name for block in [*faces, *globals_])
+        raise MissingInputError(f"no sample has all of its features ({names}); run kuleshov extract")
+    face_keys = [key for sample in kept for key in keys_of(sample, detections, "face")]
+    photo_keys = [key for sample in kept for key in keys_of(sample, detections, "global")]
+    parts = [[item.faces.boxes for item in detections.items[sample.sample_id]] for sample in kept]
+    boxes = np.concatenate([np.empty((0, 4), np.float32), *(box for part in parts for box in part)])
+    counts = np.array([sum(len(box) for box in part) for part in parts], np.int64)
+    keep, face_index = _largest(boxes, counts, max_faces)
+    owner = np.repeat(np.arange(len(kept)), counts)[keep]
+    sizes = np.array([detections.sizes[sample.sample_id] for sample in kept], np.float32).reshape(-1, 2)
     return Features(
         samples=tuple(kept),
-        faces=np.concatenate(columns, axis=1),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        face_index=np.concatenate([np.empty(0, np.int64), *chosen]),
-        boxes=boxes,
-        global_=np.concatenate(wide, axis=1),
+        faces=_joined(faces, face_keys, len(boxes), keep),
+        offsets=_offsets(np.bincount(owner, minlength=len(kept))),
+        face_index=face_index,
+        boxes=(boxes[keep] / np.tile(sizes, 2)[owner]).astype(np.float32),
+        global_=_joined(globals_, photo_keys, len(kept), np.arange(len(kept))),
     )
 
 
 def _complete(
-    sample: Sample, detections: Detections, faces: Sequence[Block], globals_: Sequence[Block], ledger: Ledger
-) -> bool:
-    if sample.sample_id in detections.failed:
-        ledger.record(sample.sample_id, *detections.failed[sample.sample_id])
-        return False
+    samples: Sequence[Sample],
+    detections: Detections,
+    faces: Sequence[Block],
+    globals_: Sequence[Block],
+    ledger: Ledger,
+) -> list[Sample]:
+    """The samples whose every feature is in the store; one question a block, as there may be many samples."""
+    readable = []
+    for sample in samples:
+        if sample.sample_id in detections.failed:
+            ledger.record(sample.sample_id, *detections.failed[sample.sample_id])
+        else:
+            readable.append(sample)
+    good = np.ones(len(readable), bool)
     for level, blocks in (("face", faces), ("global", globals_)):
-        keys = keys_of(sample, detections, level)
+        keys = [keys_of(sample, detections, level) for sample in readable]
+        flat = [key for some in keys for key in some]
+        owner = np.repeat(np.arange(len(keys)), [len(some) for some in keys])
         for block in blocks:
-            bad = [status or "missing" for status in block.statuses(keys) if status != "ok"]
-            if bad:
-                ledger.record(sample.sample_id, "no_features", f"{block.spec.name}: {bad[0]}; run kuleshov extract")
-                return False
-    return True
+            statuses = block.statuses(flat)
+            if flat and not any(statuses):
+                raise MissingInputError(
+                    f"{block.spec.name}: the store has no features of these samples; run kuleshov extract"
+                )
+            for i, status in zip(owner.tolist(), statuses, strict=True):
+                if status != "ok":
+                    good[i] = False
+                    detail = f"{block.spec.name}: {status or 'missing'}; run kuleshov extract"
+                    ledger.record(readable[i].sample_id, "no_features", detail)
+    return [sample for sample, one in zip(readable, good, strict=True) if one]
 
 
-def _sizes(samples: Sequence[Sample], detections: Detections) -> np.ndarray:
-    return np.array([detections.sizes[s.sample_id] for s in samples], np.float32).reshape(-1, 2)
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _choose(boxes: Sequence[np.ndarray], sizes: np.ndarray, most: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Which faces of each sample are kept (the largest, in stored order), and their relative boxes (F, 4)."""
-    chosen, relative = [], [np.empty((0, 4), np.float32)]
-    for box, size in zip(boxes, sizes, strict=True):
-        area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-        keep = np.sort(np.argsort(-area, kind="stable")[:most])
-        chosen.append(keep.astype(np.int64))
-        relative.append((box[keep] / np.tile(size, 2)).astype(np.float32))
-    return chosen, np.concatenate(relative)
+def _largest(boxes: np.ndarray, counts: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions among all faces of those kept, and which of its sample's faces each of them is.
+
+    Args:
+        boxes: (A, 4) px of all samples' faces, one sample after another.
+        counts: (n,) how many of them each sample has.
+    """
+    owner = np.repeat(np.arange(len(counts)), counts)
+    position = np.arange(len(boxes)) - _offsets(counts)[owner]  # within the sample
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.lexsort((-area, owner))  # by sample, then the largest first; stable, so the first of equals wins
+    keep = np.sort(order[position < most])  # sorting leaves each sample where it is, so `position` is also the rank
+    return keep, position[keep]
 
 
-def _positions(chosen: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
-    """Positions of the kept faces among all faces of all samples."""
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return np.concatenate([np.empty(0, np.int64), *(start + keep for start, keep in zip(starts, chosen, strict=False))])
+def _joined(blocks: Sequence[Block], keys: Sequence[bytes], rows: int, keep: np.ndarray) -> np.ndarray:
+    """The kept rows of several blocks side by side, float32."""
+    columns = []
+    for block in blocks:
+        found, _ = block.rows(keys)
+        if len(found) != rows:
+            raise DataError(
+                f"{block.spec.name}: {len(found)} rows for {rows} of the detections; another detection wrote them: "
+                "delete this block from the store and run kuleshov extract"
+            )
+        columns.append(found if len(keep) == rows else found[keep])
+    return np.concatenate(columns, axis=1, dtype=np.float32)

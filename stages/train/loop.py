@@ -1,7 +1,13 @@
-"""The training loop over cached features: one head, one seed, SGD with a step schedule."""
+"""The training loop over cached features: one head, one seed, SGD with a step schedule.
+
+Everything here runs on one thread. A sum shared by more threads rounds differently, so that results would depend on
+the number of cores; and a head's matrices are so small that sharing them takes longer than computing them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +19,7 @@ from stages.train.features import Features
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a head is trained: SGD, learning rate times `gamma` every `step` epochs."""
+    """How a head is trained: SGD, learning rate times `gamma` every `step` epochs. See `HeadSettings`."""
 
     epochs: int
     batch_size: int
@@ -24,15 +30,28 @@ class Schedule:
     weight_decay: float
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread, and give the threads back afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def fit(
     head: nn.Module, features: Features, labels: np.ndarray, rows: np.ndarray, plan: Schedule, seed: int
 ) -> list[float]:
-    """Train `head` in place on the samples at `rows`.
+    """Train `head` in place on the samples at `rows`, by cross entropy; it is left in eval mode.
 
     Args:
+        head: maps a HeadBatch to a HeadOutput.
         features: already standardized where wanted.
-        labels: (n,) int64 class of every sample of `features`.
+        labels: (n,) int64 class of every sample of `features`; only those at `rows` are read.
         rows: positions of the training samples, at least 2.
+        plan: the schedule.
         seed: of the shuffles and dropout masks.
 
     Returns:
@@ -47,17 +66,18 @@ def fit(
     targets = torch.from_numpy(labels)
     losses = []
     head.train()
-    for _ in range(plan.epochs):
-        total = 0.0
-        for picked in batches(order.permutation(rows), plan.batch_size):
-            logits = head(features.batch(picked)).logits
-            loss = nn.functional.cross_entropy(logits, targets[picked])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total += loss.item() * len(picked)
-        scheduler.step()
-        losses.append(total / len(rows))
+    with one_thread():
+        for _ in range(plan.epochs):
+            total = 0.0
+            for picked in batches(order.permutation(rows), plan.batch_size):
+                logits = head(features.batch(picked)).logits
+                loss = nn.functional.cross_entropy(logits, targets[picked])
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                total += loss.item() * len(picked)
+            scheduler.step()
+            losses.append(total / len(rows))
     head.eval()
     return losses
 
@@ -71,9 +91,17 @@ def batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def infer(head: nn.Module, features: Features, size: int = 256) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Class probabilities (n, K) float64 of all samples, and the attention of each one's faces."""
+    """Answers for all samples, in batches of `size`.
+
+    Args:
+        head: in eval mode.
+        features: of at least one sample.
+
+    Returns:
+        Class probabilities (n, K) float64, and for each sample the weights of its faces, (faces,) float32.
+    """
     probabilities, attention = [], []
-    with torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         for start in range(0, len(features), size):
             rows = np.arange(start, min(start + size, len(features)))
             output = head(features.batch(rows))

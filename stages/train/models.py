@@ -8,20 +8,22 @@ NAME/members/MEMBER/...   an ensemble's heads, each a model folder
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stages.detect.settings import DetectSettings
-from stages.errors import DataError, MissingInputError
+from stages.errors import DataError, MissingInputError, SettingError
 from stages.extract.settings import ExtractSettings
 from stages.heads import registry
 from stages.train.features import Scale
@@ -39,8 +41,9 @@ class HeadModel:
         name: `HEAD-sSEED`.
         classes: K names, the order of the logits.
         settings, seed: how it was trained.
-        detect, extract: how its features are made; `extract` has only the roles it reads.
-        weights: role -> backbone name and the SHA-256 of its weights file.
+        detect, extract: how its features are made; `extract` has only the roles it reads, each with the backbone
+            that played it in training.
+        weights: role -> `backbone`, the `sha256` of its weights file, and its `licence`.
         dims: width of a face's and of a photo's vector.
         scales: of faces and of global features (mean 0, deviation 1 where not standardized).
         head: the module, in eval mode.
@@ -127,27 +130,42 @@ def load(folder: Path) -> Ensemble:
 
     Raises:
         MissingInputError: it is not one.
-        DataError: a newer version wrote it, or a file in it is damaged.
+        DataError: a newer version wrote it, or a file in it is missing or damaged.
     """
     about = _about(folder)
-    if about["kind"] == "ensemble":
-        members = tuple(_load_head(folder / "members" / name) for name in about["members"])
-        return Ensemble(about["name"], members, tuple(float(w) for w in about["members"].values()))
-    head = _load_head(folder)
-    return Ensemble(head.name, (head,), (1.0,))
+    if about["kind"] == "head":
+        head = _load_head(folder)
+        return Ensemble(head.name, (head,), (1.0,))
+    try:
+        name = str(about["name"])
+        weights = {str(member): float(weight) for member, weight in about["members"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _unreadable(folder) from None
+    if not weights or not math.isclose(sum(weights.values()), 1.0, abs_tol=1e-6) or min(weights.values()) < 0:
+        raise _unreadable(folder)
+    members = tuple(_load_head(folder / "members" / member) for member in weights)
+    return Ensemble(name, members, tuple(weights.values()))
+
+
+def _unreadable(folder: Path) -> DataError:
+    return DataError(f"{folder / 'model.json'}: not readable as a model's description; train the model again")
 
 
 def _about(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     if not path.is_file():
-        raise MissingInputError(f"{folder} is not a model folder (no model.json); train writes artifacts/models/")
+        raise MissingInputError(
+            f"{folder} is not a model folder (no model.json); kuleshov train and fuse write them to artifacts/models/"
+        )
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        schema, _ = int(about["schema"]), about["kind"]
+        schema, kind = int(about["schema"]), about["kind"]
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: not readable as a model's description; train it again") from None
+        raise _unreadable(folder) from None
     if schema > SCHEMA:
         raise DataError(f"{path}: schema {schema}, this version reads up to {SCHEMA}; upgrade kuleshov")
+    if kind not in ("head", "ensemble"):
+        raise _unreadable(folder)
     return about
 
 
@@ -155,25 +173,47 @@ def _load_head(folder: Path) -> HeadModel:
     about = _about(folder)
     path = folder / "head.safetensors"
     try:
+        model = _described(about)
+    except SettingError as error:
+        raise DataError(f"{folder}: this version has not what the model needs ({error}); upgrade kuleshov") from None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        raise _unreadable(folder) from None
+    try:
         state = load_file(path)
-        settings = HeadSettings.model_validate(about["head"])
-        dims = (int(about["dims"][0]), int(about["dims"][1]))
-        head = build_head(settings, dims, len(about["classes"]))
-        head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
-        mean_f, dev_f, mean_g, dev_g = (state[f"scale.{name}"].numpy() for name in _SCALES)
-        return HeadModel(
-            name=about["name"],
-            classes=tuple(about["classes"]),
-            settings=settings,
-            seed=int(about["seed"]),
-            detect=DetectSettings.model_validate(about["detect"]),
-            extract=ExtractSettings.model_validate(about["extract"]),
-            weights=about["weights"],
-            dims=dims,
-            scales=((mean_f, dev_f), (mean_g, dev_g)),
-            head=head.eval(),
-        )
+        arrays = [state.pop(f"scale.{name}").numpy() for name in _SCALES]
+        wrong = [a.shape for a, width in zip(arrays, np.repeat(model.dims, 2), strict=True) if a.shape != (width,)]
+        if wrong:
+            raise ValueError(f"a scale has the shape {wrong[0]}")
+        model.head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
     except FileNotFoundError:
         raise DataError(f"{path} is not there; train the model again") from None
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise DataError(f"{folder}: damaged model ({str(error).splitlines()[0]}); train it again") from None
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{path}: damaged, or of another model ({said}); train the model again") from None
+    mean_f, deviation_f, mean_g, deviation_g = arrays
+    model.head.eval()
+    return replace(model, scales=((mean_f, deviation_f), (mean_g, deviation_g)))
+
+
+def _described(about: Mapping[str, Any]) -> HeadModel:
+    """The model that model.json describes, with an untrained head and no scales."""
+    settings = HeadSettings.model_validate(about["head"])
+    extract = ExtractSettings.model_validate(about["extract"])
+    classes = tuple(str(name) for name in about["classes"])
+    dims = (int(about["dims"][0]), int(about["dims"][1]))
+    weights = {str(role): {str(k): str(v) for k, v in entry.items()} for role, entry in about["weights"].items()}
+    if set(weights) != set(extract.backbones) or any({"backbone", "sha256"} - set(e) for e in weights.values()):
+        raise ValueError("weights and backbones differ")
+    none = np.empty(0, np.float32)
+    return HeadModel(
+        name=str(about["name"]),
+        classes=classes,
+        settings=settings,
+        seed=int(about["seed"]),
+        detect=DetectSettings.model_validate(about["detect"]),
+        extract=extract,
+        weights=weights,
+        dims=dims,
+        scales=((none, none), (none, none)),
+        head=build_head(settings, dims, len(classes)),
+    )

@@ -8,13 +8,14 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from cache.keys import BlockSpec
 from cache.store import Store
 from stages.detect.run import Detections
 from stages.detect.settings import DetectSettings
@@ -35,7 +36,13 @@ from stages.train.settings import HeadSettings, TrainSettings
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A line of the stage's summary: the loss of the last epoch, and accuracy on each split."""
+    """A line of the stage's summary.
+
+    Attributes:
+        name: `HEAD-sSEED`.
+        loss: mean training loss of the last epoch.
+        accuracy: split -> share of right answers among its samples of one label that have features.
+    """
 
     name: str
     loss: float
@@ -54,29 +61,50 @@ class Inputs:
     extract: ExtractSettings
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """What heads of the same blocks share: standardized features, and each sample's class and split.
+
+    Attributes:
+        features: of n samples, standardized where the settings say so.
+        scales: what they were standardized with; mean 0 and deviation 1 where they were not.
+        labels: (n,) int64; -1 for a sample with no label or with several, which is predicted but not trained on.
+        splits: (n,) str.
+        rows: positions of the training samples.
+    """
+
+    features: Features
+    scales: tuple[Scale, Scale]
+    labels: np.ndarray
+    splits: np.ndarray
+    rows: np.ndarray
+
+
 def run(inputs: Inputs, settings: TrainSettings, artifacts: Path, ledger: Ledger) -> list[TrainedHead]:
     """Train all heads; write their predictions, attention and model folders under `artifacts`.
 
+    What an earlier run wrote there is removed, but not before all features are at hand.
+
     Raises:
-        SettingError: a head asks for a role or tap that is not extracted, or a kind that does not exist.
-        DataError: fewer than two classes or two labelled samples in the training split.
+        SettingError: a head asks for a role or tap that is not extracted, or a kind that does not exist; or its loss
+            is not finite.
+        DataError: fewer than two classes in the training split.
         MissingInputError: features that are not cached; the message names the command.
     """
     for name, head in settings.heads.items():
         _check(name, head, inputs.plans)
-    classes = _classes(inputs.manifest)
+    classes = tuple(inputs.manifest.classes)
+    _need_two_classes({s.labels[0] for s in inputs.manifest if s.split == "train" and len(s.labels) == 1}, "labels")
+    distinct = {_shared(head): head for head in settings.heads.values()}
+    ready = {shared: _prepare(inputs, head, classes, ledger) for shared, head in distinct.items()}
     for folder in ("predictions/heads", "attention", "models/heads"):
         shutil.rmtree(artifacts / folder, ignore_errors=True)
         (artifacts / folder).mkdir(parents=True)
-    cached: dict[tuple[object, ...], Features] = {}
-    trained = []
     jobs = [(name, head, seed) for name, head in settings.heads.items() for seed in settings.seeds]
-    for name, head, seed in progress(jobs, desc="train", unit="head"):
-        what = (head.faces, head.global_, head.max_faces)
-        if what not in cached:
-            cached[what] = _gather(inputs, head, ledger)
-        trained.append(_train_one(inputs, f"{name}-s{seed}", head, seed, cached[what], classes, artifacts))
-    return trained
+    return [
+        _train_one(inputs, f"{name}-s{seed}", head, seed, ready[_shared(head)], classes, artifacts)
+        for name, head, seed in progress(jobs, desc="train", unit="head")
+    ]
 
 
 def schedule_of(head: HeadSettings) -> Schedule:
@@ -109,20 +137,22 @@ def _check(name: str, head: HeadSettings, plans: Mapping[str, RolePlan]) -> None
                 raise SettingError(f"{where} is a {found.level} block of shape {found.shape}: it cannot be in {need}")
 
 
-def _classes(manifest: Manifest) -> tuple[str, ...]:
-    classes = tuple(manifest.classes)
-    trained = {s.labels[0] for s in manifest.samples if s.split == "train" and len(s.labels) == 1}
-    if len(trained) < 2:
-        found = ", ".join(sorted(trained)) or "none"
-        raise DataError(f"the training split has labels of fewer than two classes ({found}): label more samples")
-    return classes
+def _need_two_classes(found: Collection[str], of_what: str) -> None:
+    if len(found) < 2:
+        names = ", ".join(sorted(found)) or "none"
+        raise DataError(f"the training split has {of_what} of fewer than two classes ({names}): label more samples")
 
 
-def _gather(inputs: Inputs, head: HeadSettings, ledger: Ledger) -> Features:
-    def specs(names: tuple[str, ...]) -> list:
+def _shared(head: HeadSettings) -> tuple[object, ...]:
+    """The settings on which a head's features depend."""
+    return head.faces, head.global_, head.max_faces, head.standardize
+
+
+def _prepare(inputs: Inputs, head: HeadSettings, classes: tuple[str, ...], ledger: Ledger) -> _Prepared:
+    def specs(names: tuple[str, ...]) -> list[BlockSpec]:
         return [inputs.plans[role].blocks[tap] for role, _, tap in (name.partition("/") for name in names)]
 
-    return gather(
+    features = gather(
         inputs.manifest.samples,
         inputs.store,
         inputs.detections,
@@ -131,6 +161,13 @@ def _gather(inputs: Inputs, head: HeadSettings, ledger: Ledger) -> Features:
         max_faces=head.max_faces,
         ledger=ledger,
     )
+    index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([index[s.labels[0]] if len(s.labels) == 1 else -1 for s in features.samples], np.int64)
+    splits = np.array([s.split for s in features.samples])
+    rows = np.flatnonzero((splits == "train") & (labels >= 0))
+    _need_two_classes({classes[i] for i in labels[rows]}, "features")
+    scales = features.scales(rows) if head.standardize else _no_scales(features)
+    return _Prepared(features.scaled(*scales), scales, labels, splits, rows)
 
 
 def _train_one(
@@ -138,41 +175,41 @@ def _train_one(
     name: str,
     settings: HeadSettings,
     seed: int,
-    features: Features,
+    ready: _Prepared,
     classes: tuple[str, ...],
     artifacts: Path,
 ) -> TrainedHead:
-    labels = np.array([classes.index(s.labels[0]) if len(s.labels) == 1 else -1 for s in features.samples], np.int64)
-    splits = np.array([s.split for s in features.samples])
-    rows = np.flatnonzero((splits == "train") & (labels >= 0))
-    if len(rows) < 2:
-        raise DataError(f"{name}: {len(rows)} labelled training samples have features; at least 2 are needed")
-    scales = features.scales(rows) if settings.standardize else _no_scales(features)
-    scaled = features.scaled(*scales)
     torch.manual_seed(seed)
-    dims = (features.faces.shape[1], features.global_.shape[1])
+    dims = (ready.features.faces.shape[1], ready.features.global_.shape[1])
     head = build_head(settings, dims, len(classes))
-    losses = fit(head, scaled, labels, rows, schedule_of(settings), seed)
-    probabilities, attention = infer(head, scaled)
-    _write_predictions(artifacts, name, features, classes, probabilities)
-    _write_attention(artifacts / "attention" / f"{name}.csv", features, attention)
+    losses = fit(head, ready.features, ready.labels, ready.rows, schedule_of(settings), seed)
+    if not np.isfinite(losses).all():
+        epoch = int(np.argmin(np.isfinite(losses))) + 1
+        rate = f"learning_rate ({settings.learning_rate:g})"
+        raise SettingError(f"train.heads: the loss of {name} is {losses[epoch - 1]} in epoch {epoch}; lower its {rate}")
+    probabilities, attention = infer(head, ready.features)
+    _write_predictions(artifacts, name, ready.features, classes, probabilities)
+    _write_attention(artifacts / "attention" / f"{name}.csv", ready.features, attention)
     model = HeadModel(
         name=name,
         classes=classes,
         settings=settings,
         seed=seed,
         detect=inputs.detect,
-        extract=_used(inputs.extract, settings),
+        extract=_used(inputs, settings),
         weights={role: _weights(inputs.plans[role]) for role in _roles(settings)},
         dims=dims,
-        scales=scales,
+        scales=ready.scales,
         head=head,
     )
     save_head(artifacts / "models" / "heads" / name, model)
-    hits = probabilities.argmax(1) == labels
-    known = labels >= 0
-    accuracy = {str(s): float(hits[known & (splits == s)].mean()) for s in np.unique(splits[known])}
-    return TrainedHead(name, losses[-1], accuracy)
+    return TrainedHead(name, losses[-1], _accuracy(probabilities, ready))
+
+
+def _accuracy(probabilities: np.ndarray, ready: _Prepared) -> dict[str, float]:
+    known = ready.labels >= 0
+    hits = probabilities.argmax(1) == ready.labels
+    return {str(s): float(hits[known & (ready.splits == s)].mean()) for s in np.unique(ready.splits[known])}
 
 
 def _no_scales(features: Features) -> tuple[Scale, Scale]:
@@ -184,8 +221,15 @@ def _roles(settings: HeadSettings) -> list[str]:
     return sorted({name.partition("/")[0] for name in (*settings.faces, *settings.global_)})
 
 
-def _used(extract: ExtractSettings, settings: HeadSettings) -> ExtractSettings:
-    return extract.model_copy(update={"backbones": {role: extract.backbones[role] for role in _roles(settings)}})
+def _used(inputs: Inputs, settings: HeadSettings) -> ExtractSettings:
+    """The roles that a head reads, each pinned to the backbone that played it: no stand-in, no change of mind."""
+    backbones = {
+        role: inputs.extract.backbones[role].model_copy(
+            update={"backbone": inputs.plans[role].spec.name, "stand_in": None}
+        )
+        for role in _roles(settings)
+    }
+    return inputs.extract.model_copy(update={"backbones": backbones})
 
 
 def _weights(plan: RolePlan) -> dict[str, str]:

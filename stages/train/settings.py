@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from stages.settings import Settings
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_LIKE_A_SEED = re.compile(r".*-s\d+")
 
 BlockName = Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
 """`ROLE/TAP`, a role of `extract.backbones` and one of its taps."""
@@ -23,6 +27,7 @@ class HeadSettings(Settings):
         batch_size: samples.
         learning_rate: of SGD at the start.
         step: epochs after which the learning rate is multiplied by `gamma`.
+        gamma: see `step`.
         momentum, weight_decay: of SGD.
         dropout: after every linear layer but the last.
         max_faces: the largest faces kept of a photo; the paper's code keeps 15.
@@ -35,11 +40,11 @@ class HeadSettings(Settings):
     global_: tuple[BlockName, ...] = Field(min_length=1, alias="global")
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=2)
-    learning_rate: float = Field(default=0.001, gt=0)
+    learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
     step: int | None = Field(default=None, ge=1)
     gamma: float = Field(default=0.1, gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     max_faces: int = Field(default=15, ge=1)
     standardize: bool = True
@@ -50,18 +55,21 @@ class TrainSettings(Settings):
 
     Attributes:
         seeds: each head is trained once per seed.
-        heads: name -> head. A name is a file name: letters, digits, `_`, `-`, `.`.
+        heads: name -> head. A name is a file name: letters, digits, `_`, `-`, `.`; not `NAME-sNUMBER`, which is how
+            one trained member is called.
     """
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = Field(default=(0, 1, 2), min_length=1)
     heads: dict[str, HeadSettings] = Field(min_length=1)
 
     @field_validator("heads")
     @classmethod
     def _file_names(cls, heads: dict[str, HeadSettings]) -> dict[str, HeadSettings]:
         for name in heads:
-            if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith((".", "-")):
+            if not _FILE_NAME.fullmatch(name):
                 raise ValueError(f"head name {name!r}: use letters, digits, _ - . (it names files)")
+            if _LIKE_A_SEED.fullmatch(name):
+                raise ValueError(f"head name {name!r}: it ends as the name of one seed's member does; choose another")
         return heads
 
     @field_validator("seeds")

@@ -1,0 +1,147 @@
+"""What every head must do, over all that are registered: to register a head is to have it tested here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from stages.heads import registry
+from stages.heads.batch import HeadBatch
+
+FACE_DIM, GLOBAL_DIM, CLASSES = 12, 20, 5
+NAMES = registry.names()
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+def build(name: str, seed: int = 0, dropout: float = 0.5) -> nn.Module:
+    torch.manual_seed(seed)
+    module, variant = registry.find(name)
+    return module.build(variant, FACE_DIM, GLOBAL_DIM, CLASSES, dropout)
+
+
+def seasoned(name: str) -> nn.Module:
+    """A head in eval mode whose batch norm has seen data."""
+    head = build(name)
+    for seed in range(3):
+        head(make_batch([1, 2, 3, 4], seed=seed))
+    return head.eval()
+
+
+def make_batch(counts: list[int], *, seed: int = 0, width: int | None = None, filler: float = 0.0) -> HeadBatch:
+    """Random features; `filler` stands where there is no face. Real values do not depend on `width` and `filler`."""
+    noise = torch.Generator().manual_seed(seed)
+    width = max(max(counts), 1) if width is None else width
+    faces, boxes = torch.full((len(counts), width, FACE_DIM), filler), torch.zeros(len(counts), width, 4)
+    mask = torch.arange(width) < torch.tensor(counts)[:, None]
+    for row, count in enumerate(counts):
+        faces[row, :count] = torch.randn(count, FACE_DIM, generator=noise)
+        boxes[row, :count] = torch.rand(count, 4, generator=noise)
+    return HeadBatch(faces, mask, boxes, torch.randn(len(counts), GLOBAL_DIM, generator=noise))
+
+
+def answers(head: nn.Module, batch: HeadBatch) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode():
+        output = head(batch)
+    return output.logits, output.attention
+
+
+COUNTS = st.lists(st.integers(0, 5), min_size=2, max_size=6)
+
+
+@settings(max_examples=15, deadline=None)
+@given(counts=COUNTS, more=st.integers(1, 7), filler=st.sampled_from([0.0, 3.0, -1e4]))
+def test_padding_changes_nothing(name: str, counts: list[int], more: int, filler: float) -> None:
+    head = seasoned(name)
+    logits, attention = answers(head, make_batch(counts))
+    width = max(max(counts), 1)
+    padded_logits, padded = answers(head, make_batch(counts, width=width + more, filler=filler))
+    torch.testing.assert_close(padded_logits, logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(padded[:, :width], attention, atol=1e-5, rtol=0)
+    assert not padded[:, width:].any()
+
+
+@settings(max_examples=15, deadline=None)
+@given(counts=COUNTS)
+def test_attention_is_a_distribution_over_the_real_faces(name: str, counts: list[int]) -> None:
+    batch = make_batch(counts)
+    logits, attention = answers(seasoned(name), batch)
+    assert logits.shape == (len(counts), CLASSES)
+    assert attention.shape == batch.face_mask.shape
+    assert (attention >= 0).all()
+    assert not attention[~batch.face_mask].any()
+    expected = torch.tensor([1.0 if count else 0.0 for count in counts])
+    torch.testing.assert_close(attention.sum(1), expected, atol=1e-6, rtol=0)
+
+
+def test_the_order_of_faces_does_not_matter(name: str) -> None:
+    head, batch = seasoned(name), make_batch([5, 5, 5])
+    order = torch.tensor([3, 0, 4, 1, 2])
+    moved = HeadBatch(batch.faces[:, order], batch.face_mask, batch.boxes[:, order], batch.global_)
+    logits, attention = answers(head, batch)
+    moved_logits, moved_attention = answers(head, moved)
+    torch.testing.assert_close(moved_logits, logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved_attention, attention[:, order], atol=1e-6, rtol=0)
+
+
+def test_a_sample_is_answered_alike_whoever_comes_with_it(name: str) -> None:
+    head, batch = seasoned(name), make_batch([2, 0, 4])
+    logits, _ = answers(head, batch)
+    for row in range(3):
+        alone = HeadBatch(*(part[row : row + 1] for part in (batch.faces, batch.face_mask, batch.boxes, batch.global_)))
+        torch.testing.assert_close(answers(head, alone)[0], logits[row : row + 1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("counts", [[0, 2, 0, 1], [0, 0, 0]], ids=["some without a face", "all without a face"])
+def test_no_face_is_no_nan(name: str, counts: list[int]) -> None:
+    head = build(name)
+    output = head(make_batch(counts))
+    output.logits.square().sum().backward()
+    assert torch.isfinite(output.logits).all()
+    assert torch.isfinite(output.attention).all()
+    for parameter in head.parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all()
+    assert all(torch.isfinite(value).all() for value in head.state_dict().values())
+    assert torch.isfinite(answers(head.eval(), make_batch(counts, seed=1))[0]).all()
+
+
+def test_gradients_reach_every_parameter(name: str) -> None:
+    head = build(name)
+    head(make_batch([3, 4, 2, 5])).logits.square().sum().backward()
+    for path, parameter in head.named_parameters():
+        assert parameter.grad is not None, path
+        if path != "score.bias":  # softmax does not change when every score grows by the same
+            assert parameter.grad.abs().max() > 1e-6, path
+
+
+def test_the_state_survives_a_round_trip(name: str) -> None:
+    head, other = seasoned(name), build(name, seed=9)
+    other.load_state_dict(head.state_dict())
+    batch = make_batch([1, 0, 3])
+    assert torch.equal(answers(other.eval(), batch)[0], answers(head, batch)[0])
+
+
+def test_a_seed_decides_the_weights_and_the_dropout(name: str) -> None:
+    one, same, other = build(name, 4), build(name, 4), build(name, 5)
+    state, again = one.state_dict(), same.state_dict()
+    assert all(torch.equal(state[key], again[key]) for key in state)
+    assert any(not torch.equal(value, other.state_dict()[key]) for key, value in state.items())
+    batch = make_batch([2, 3])
+    assert torch.equal(one(batch).logits, same(batch).logits)
+
+
+def test_dropout_acts_in_training_only(name: str) -> None:
+    head, batch = build(name), make_batch([2, 3, 1])
+    assert not torch.equal(head(batch).logits, head(batch).logits)
+    head.eval()
+    assert torch.equal(answers(head, batch)[0], answers(head, batch)[0])
+    without = build(name, dropout=0.0)
+    assert torch.equal(without(batch).logits, without(batch).logits)
+
+
+def test_the_schedule_is_there(name: str) -> None:
+    module, variant = registry.find(name)
+    assert set(module.SCHEDULES[variant]) == {"epochs", "step"}
