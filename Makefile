@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SCENES ?= 240
+SCENES ?= 600
 .DEFAULT_GOAL := help
 .PHONY: help install weights demo test soak lint types clean
 

@@ -150,16 +150,17 @@ def fuse(project: Project) -> Lines:
 
 
 def evaluate(project: Project) -> Lines:
-    """Predictions -> metrics.json and the tables of `dvc plots`."""
+    """Predictions -> metrics.json, its headlines for `dvc metrics` (scores.json), and the tables of `dvc plots`."""
     from stages.evaluate import plots
     from stages.evaluate.run import evaluate as score
-    from stages.evaluate.run import write_metrics
+    from stages.evaluate.run import headline, write_metrics
     from stages.train.predictions import read_all
 
     settings = project.params.evaluate
     members = read_all(project.need("predictions", "train"))
     metrics = score(members, project.manifest, split=settings.split, resamples=settings.resamples, seed=settings.seed)
     write_metrics(metrics, project.artifacts / "metrics.json")
+    write_metrics(headline(metrics), project.artifacts / "scores.json")
     folder = project.artifacts / "plots"
     confusion = plots.confusion_rows(members, project.manifest, split=settings.split)
     plots.write_rows(folder / "confusion.csv", plots.CONFUSION_COLUMNS, confusion)

@@ -121,12 +121,15 @@ def test_a_changed_learning_rate_runs_no_backbone(project: Path) -> None:
 def test_an_experiment_in_one_line(project: Path) -> None:
     said = sh(project, "dvc", "exp", "run", "-S", "train.heads.average.epochs=2")
     assert ran(said) == {"index", "train", "fuse", "evaluate", "report"}
+    shown = list(csv.DictReader(sh(project, "dvc", "exp", "show", "--csv").splitlines()))
+    assert [row["train.heads.average.epochs"] for row in shown][1:] == ["16", "2"]
+    assert all(0 <= float(row["all_heads.accuracy"]) <= 1 for row in shown)
     sh(project, "git", "checkout", "-q", ".")
     sh(project, "dvc", "checkout", "-q")
 
 
 def test_dvc_shows_metrics_and_plots(project: Path) -> None:
-    assert "fused.all_heads.accuracy.value" in sh(project, "dvc", "metrics", "show", "--md")
+    assert "all_heads.accuracy" in sh(project, "dvc", "metrics", "show", "--md")
     sh(project, "dvc", "plots", "show", "-q")
     page = (project / "dvc_plots" / "index.html").read_text(encoding="utf-8")
     assert "confusion" in page

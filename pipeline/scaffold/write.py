@@ -17,7 +17,11 @@ import jinja2
 from stages.errors import SettingError
 
 DVCIGNORE = "# DVC does not look into these.\n.venv/\n__pycache__/\n*.egg-info/\n"
-GITIGNORE = "# Everything under artifacts/ is made by dvc repro.\n/artifacts/\n__pycache__/\n.venv/\n"
+GITIGNORE = """\
+# DVC ignores what it caches under artifacts/; metrics and plots are small and belong in git.
+.venv/
+/dvc_plots/
+"""
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,18 @@ def files(data: ProjectData) -> dict[str, str]:
     return {
         "dvc.yaml": (here / "stages.yaml").read_text(encoding="utf-8"),
         "params.yaml": params,
-        ".gitignore": GITIGNORE,
+        ".gitignore": GITIGNORE + _photos(data),
         ".dvcignore": DVCIGNORE,
     }
+
+
+def _photos(data: ProjectData) -> str:
+    """A line that keeps photos inside the project out of git: faces are personal data."""
+    if data.images is not None:
+        place = data.images
+    else:
+        place = data.root if data.adapter == "folder" else str(Path(data.root).parent)
+    return "" if Path(place).is_absolute() or place == "." else f"/{place}/\n"
 
 
 def write_project(folder: Path, data: ProjectData) -> list[str]:

@@ -36,7 +36,7 @@ from stages.train.predictions import Predictions
 
 _USED = {
     "train": "Split 'train' is what the heads were trained on: these scores are not an estimate of anything else.",
-    "val": "Split 'val' chose when training stopped and how ensembles are weighted: these scores flatter.",
+    "val": "Split 'val' is there to choose settings by: where it did, these scores flatter.",
 }
 
 
@@ -183,6 +183,26 @@ def _subsets(
             "fused": {one: _mean_over_seeds(table, {0: member}, keep, boot) for one, member in fused.items()},
         }
     return found
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers of `evaluate` that one compares between experiments: accuracy with its interval, and macro-F1.
+
+    Heads are given by their mean over seeds.
+    """
+    members = [(name, one, "value") for name, one in metrics["fused"].items()]
+    members += [(name, one, "mean") for name, one in metrics["heads"].items()]
+    members.append(("baseline", metrics["baseline"], "value"))
+    scores: dict[str, Any] = {"n": metrics["n"]}
+    for name, one, key in members:
+        accuracy = one["accuracy"]
+        scores[name] = {
+            "accuracy": accuracy[key],
+            "low": accuracy["low"],
+            "high": accuracy["high"],
+            "macro_f1": one["macro_f1"][key],
+        }
+    return scores
 
 
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:

@@ -63,7 +63,7 @@ def headline(metrics: Mapping[str, Any], member: str | None) -> list[tuple[str, 
     pieces = [
         (who, False),
         (member, True),
-        (f"{over} gives the label that people gave to ", False),
+        (f"{over} gives the label in the data to ", False),
         (percent(value), True),
         (f" of {many} ({_in_words(accuracy)}).", False),
     ]

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from pipeline import params
-from pipeline.scaffold.write import DEMO, files
+from pipeline.scaffold.write import DEMO, ProjectData, files
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parent.parent.parent
@@ -110,3 +110,18 @@ def test_names_with_quotes_and_other_scripts_survive(kuleshov: Run, tmp_path: Pa
     status, _, err = kuleshov("init", tmp_path / "p", "--adapter", "folder", "--root", root)
     assert (status, err) == (0, "")
     assert params.load(tmp_path / "p").data.root == str(root)
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (ProjectData("folder", "photos"), "/photos/"),
+        (ProjectData("csv", "data/labels.csv"), "/data/"),
+        (ProjectData("csv", "labels.csv", images="faces"), "/faces/"),
+        (ProjectData("csv", "labels.csv"), None),
+        (ProjectData("folder", "/elsewhere/photos"), None),
+    ],
+)
+def test_photos_inside_a_project_stay_out_of_git(data: ProjectData, line: str | None) -> None:
+    ignored = [rule for rule in files(data)[".gitignore"].splitlines() if not rule.startswith("#")]
+    assert ignored == [".venv/", "/dvc_plots/", *([line] if line else [])]

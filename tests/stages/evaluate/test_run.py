@@ -12,7 +12,7 @@ import pytest
 
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.evaluate.plots import ACCURACY_COLUMNS, accuracy_rows, confusion_rows, write_rows
-from stages.evaluate.run import evaluate, write_metrics
+from stages.evaluate.run import evaluate, headline, write_metrics
 from stages.index.manifest import Manifest
 from stages.train.predictions import Predictions
 
@@ -203,3 +203,17 @@ def test_rows_for_plots(manifest: MakeManifest, member: MakeMember, tmp_path: Pa
     assert confusion_rows(members[:2], corpus, split="test")[0] == ("a", "a")
     with pytest.raises(SettingError, match="'best' has no predictions; choose one of all, zed, mean-s0, mean-s1"):
         confusion_rows(members, corpus, split="test", member="best")
+
+
+def test_the_headlines_are_numbers_of_the_full_metrics(manifest: MakeManifest, member: MakeMember) -> None:
+    samples = manifest(train="aab", test="abba")
+    heads = [member(samples, "abab", name="mean-s0"), member(samples, "abbb", name="mean-s1")]
+    fused = member(samples, "abba", name="all", kind="fused")
+    metrics = evaluate([*heads, fused], samples, split="test", resamples=200)
+    scores = headline(metrics)
+    assert list(scores) == ["n", "all", "mean", "baseline"]
+    assert scores["n"] == 4
+    assert scores["all"]["accuracy"] == 1.0
+    assert scores["mean"]["accuracy"] == pytest.approx((0.5 + 0.75) / 2)
+    assert scores["baseline"]["accuracy"] == 0.5
+    assert scores["mean"]["low"] == metrics["heads"]["mean"]["accuracy"]["low"]
