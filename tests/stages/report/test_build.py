@@ -77,7 +77,7 @@ def test_the_page_says_what_it_should(make_inputs: MakeInputs) -> None:
     assert_self_contained(page, text)
     for words in (
         "Our photos",
-        "The ensemble both gives the label that people gave to",
+        "The ensemble both gives the label in the data to",
         "Nothing was trained, chosen or fitted on it.",
         "apparent emotion, as labelled",
         "Faces are personal data.",

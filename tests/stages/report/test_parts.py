@@ -49,7 +49,7 @@ def test_the_headline_speaks_of_the_named_member(make_inputs: MakeInputs) -> Non
     text = "".join(piece for piece, _ in words.headline(metrics, "both"))
     interval = f"{100 * fused['low']:.1f} to {100 * fused['high']:.1f}"
     assert text.startswith(
-        f"The ensemble both gives the label that people gave to {100 * fused['value']:.1f}\u202f% of 11 test photos "
+        f"The ensemble both gives the label in the data to {100 * fused['value']:.1f}\u202f% of 11 test photos "
         f"(95\u202f% interval {interval}). Always answering calm"
     )
     text = "".join(piece for piece, _ in words.headline(metrics, "ada"))
