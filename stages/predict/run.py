@@ -88,7 +88,6 @@ def run(
         member = next(one for one in model.members if role in one.extract.backbones)
         settings = member.extract.model_copy(update={"batch_size": batch_size})
         extract.run(manifest, HERE, store, detections, plan, settings, weights_folder, ledger)
-    _share_failures(manifest, ledger)
     return _answers(model, manifest, store, detections, plans, ledger)
 
 
@@ -109,14 +108,6 @@ def _plans(model: Ensemble, weights_folder: Path, detections_key: str) -> dict[s
                     f"kuleshov weights fetch {name}, or kuleshov weights add {name} FILE"
                 )
     return plans
-
-
-def _share_failures(manifest: Manifest, ledger: Ledger) -> None:
-    """The stages work on each content once: what failed for one photo failed for its copies too."""
-    failed = {s.content: ledger.entries[s.sample_id] for s in manifest.samples if s.sample_id in ledger}
-    for sample in manifest.samples:
-        if sample.content in failed:
-            ledger.record(sample.sample_id, *failed[sample.content])
 
 
 def _answers(

@@ -95,7 +95,10 @@ SHAPES = {
     "attention_a": {"face": (256, 10), "global_": (256, 14), "classify": (3, 512)},
     "attention_b": {"face": (64, 10), "global_": (256, 14), "intermediate": (64, 256), "classify": (3, 320)},
     "attention_c": {
-        **{"face": (256, 10), "global_": (256, 14), "score_hidden": (64, 256), "score": (1, 64)},
+        "face": (256, 10),
+        "global_": (256, 14),
+        "score_hidden": (64, 256),
+        "score": (1, 64),
         "classify": (3, 512),
     },
 }

@@ -1,0 +1,186 @@
+"""Fusion: means worked out by hand, what an ensemble may name, and members that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from stages.errors import DataError, MissingInputError, SettingError
+from stages.fuse.run import mean_of, members_of, run
+from stages.fuse.settings import EnsembleSettings, FuseSettings
+from stages.train import predictions
+from stages.train.predictions import Predictions, split_name
+
+MEMBERS = ("a-s0", "a-s1", "b-s0", "b-s1")
+
+
+def member(name: str, n: int = 6) -> Predictions:
+    head, seed = split_name(name, "head")
+    values = np.random.default_rng(MEMBERS.index(name)).dirichlet(np.ones(3), n)
+    ids = tuple(f"s{i}" for i in range(n))
+    labels = tuple(((), ("x",), ("x", "y"))[i % 3] for i in range(n))
+    return Predictions(name, "head", head, seed, ids, ("test",) * n, labels, ("x", "y", "z"), values)
+
+
+HEADS = [member(name) for name in MEMBERS]
+
+
+def ensemble(members: Sequence[str], weights: Sequence[float] | None = None) -> EnsembleSettings:
+    return EnsembleSettings.model_validate({"members": members, "weights": weights})
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    for one in HEADS:
+        predictions.write(tmp_path / "predictions" / "heads" / f"{one.name}.csv", one)
+    return tmp_path
+
+
+def fuse(artifacts: Path, **ensembles: Any) -> list[Predictions]:
+    return run(FuseSettings.model_validate({"ensembles": ensembles}), artifacts)
+
+
+@pytest.mark.parametrize(
+    ("members", "weights", "expected"),
+    [
+        (["a", "b"], None, [0.25, 0.25, 0.25, 0.25]),
+        (["a-s0", "b"], None, [1 / 3, 0, 1 / 3, 1 / 3]),
+        (["a", "b"], [3, 1], [0.375, 0.375, 0.125, 0.125]),
+        (["a", "b-s0"], [1, 1], [0.25, 0.25, 0.5, 0]),
+        (["b-s1", "a-s0"], [0.2, 0.6], [0.75, 0, 0, 0.25]),
+        (["b", "a-s1"], [0, 5], [0, 1, 0, 0]),
+        (["a-s1"], None, [0, 1, 0, 0]),
+    ],
+)
+def test_means_by_hand(artifacts: Path, members: list[str], weights: list[float] | None, expected: list[float]) -> None:
+    [fused] = fuse(artifacts, mix={"members": members, "weights": weights})
+    by_hand = sum(w * one.probabilities for w, one in zip(expected, HEADS, strict=True))
+    np.testing.assert_allclose(fused.probabilities, by_hand, atol=1e-7)
+    written = predictions.read(artifacts / "predictions" / "fused" / "mix.csv")
+    np.testing.assert_allclose(written.probabilities, by_hand, atol=2e-7)
+    assert (written.name, written.kind, written.head, written.seed) == ("mix", "fused", "mix", None)
+    first = HEADS[0]
+    assert (written.sample_ids, written.splits, written.labels, written.classes) == (
+        *(first.sample_ids, first.splits, first.labels, first.classes),
+    )
+
+
+@given(weights=st.lists(st.floats(0, 1e6), min_size=4, max_size=4).filter(lambda w: sum(w) > 1e-3))
+def test_a_mean_lies_between_its_members(weights: list[float]) -> None:
+    fused = mean_of("e", HEADS, weights).probabilities
+    stacked = np.stack([one.probabilities for one in HEADS])
+    assert (fused >= stacked.min(0) - 1e-9).all()
+    assert (fused <= stacked.max(0) + 1e-9).all()
+    np.testing.assert_allclose(fused, mean_of("e", HEADS, [3 * w for w in weights]).probabilities, atol=1e-12)
+
+
+def test_weights_sum_to_one() -> None:
+    members, weights = members_of("e", ensemble(["b", "a-s0"], [5, 2]), HEADS)
+    assert [one.name for one in members] == ["a-s0", "b-s0", "b-s1"]
+    np.testing.assert_allclose(weights, [2 / 7, 2.5 / 7, 2.5 / 7])
+
+
+@pytest.mark.parametrize("members", [["a", "a"], ["a", "a-s1"], ["b-s0", "b-s0"]])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_member_named_twice(members: list[str], weighted: bool) -> None:
+    with pytest.raises(SettingError, match=r"^fuse\.ensembles\.e\.members: [ab]-s\d is named twice, .* name it once$"):
+        members_of("e", ensemble(members, [1, 2] if weighted else None), HEADS)
+
+
+@pytest.mark.parametrize("name", ["c", "a-s7", "a-s", "A"])
+def test_an_unknown_member(artifacts: Path, name: str) -> None:
+    with pytest.raises(SettingError, match=rf"fuse\.ensembles\.e\.members: no head '{name}'; there are a, b"):
+        fuse(artifacts, e={"members": ["a", name]})
+
+
+CHANGED = {
+    "classes": {"classes": ("x", "z", "y")},
+    "one sample fewer": {
+        "sample_ids": HEADS[0].sample_ids[:5],
+        "splits": ("test",) * 5,
+        "labels": HEADS[0].labels[:5],
+        "probabilities": HEADS[2].probabilities[:5],
+    },
+    "another sample": {"sample_ids": ("other", *HEADS[0].sample_ids[1:])},
+    "order": {"sample_ids": HEADS[0].sample_ids[::-1]},
+    "splits": {"splits": ("train", *("test",) * 5)},
+    "labels": {"labels": (("z",), *HEADS[0].labels[1:])},
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_members_that_do_not_fit(what: str) -> None:
+    other = replace(HEADS[2], **CHANGED[what])
+    with pytest.raises(DataError, match=r"ensemble 'e': b-s0 (has|and)") as caught:
+        mean_of("e", [HEADS[0], other], [1, 1])
+    assert "\n" not in str(caught.value)
+    assert ("s5" in str(caught.value)) == (what == "one sample fewer")
+
+
+def test_members_on_disk_that_do_not_fit_leave_the_earlier_run(artifacts: Path) -> None:
+    fuse(artifacts, e={"members": ["a", "b"]})
+    before = (artifacts / "predictions" / "fused" / "e.csv").read_bytes()
+    shorter = replace(HEADS[2], **CHANGED["one sample fewer"])
+    predictions.write(artifacts / "predictions" / "heads" / "b-s0.csv", shorter)
+    with pytest.raises(DataError, match=r"different samples \(1, such as 's5'\)"):
+        fuse(artifacts, e={"members": ["a", "b"]})
+    assert (artifacts / "predictions" / "fused" / "e.csv").read_bytes() == before
+
+
+def test_an_earlier_ensemble_goes(artifacts: Path) -> None:
+    fuse(artifacts, one={"members": ["a"]}, two={"members": ["b"]})
+    fuse(artifacts, two={"members": ["b"]})
+    assert [path.name for path in (artifacts / "predictions" / "fused").iterdir()] == ["two.csv"]
+    assert fuse(artifacts) == []
+    assert list((artifacts / "predictions" / "fused").iterdir()) == []
+
+
+def test_no_predictions(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="run kuleshov train"):
+        fuse(tmp_path, e={"members": ["a"]})
+
+
+def test_the_model_folder_has_members_and_weights(artifacts: Path) -> None:
+    for one in HEADS[:3]:
+        folder = artifacts / "models" / "heads" / one.name
+        folder.mkdir(parents=True)
+        (folder / "model.json").write_text(f'{{"name": "{one.name}"}}')
+    fuse(artifacts, whole={"members": ["a", "b-s0"], "weights": [1, 3]}, part={"members": ["b"]})
+    fused = artifacts / "models" / "fused"
+    assert [path.name for path in fused.iterdir()] == ["whole"]  # b-s1 has no model
+    copied = fused / "whole" / "members" / "b-s0" / "model.json"
+    assert copied.read_text() == '{"name": "b-s0"}'
+    about = (fused / "whole" / "model.json").read_text()
+    assert '"a-s0": 0.125' in about
+    assert '"b-s0": 0.75' in about
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"members": []}, {}, {"members": "a"}, {"members": ["a"], "weight": [1]}, {"members": ["a"], "weights": []}),
+        *({"members": ["a", "b"], "weights": [1]}, {"members": ["a"], "weights": [-1]}),
+        *({"members": ["a"], "weights": [0]}, {"members": ["a"], "weights": [float("inf")]}),
+        {"members": ["a"], "weights": [float("nan")]},
+    ],
+    ids=str,
+)
+def test_bad_ensembles(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        EnsembleSettings.model_validate(values)
+
+
+@pytest.mark.parametrize("name", ["", ".x", "-x", "a b", "a/b"])
+def test_an_ensembles_name_names_files(name: str) -> None:
+    with pytest.raises(ValidationError):
+        FuseSettings.model_validate({"ensembles": {name: {"members": ["a"]}}})
+    with pytest.raises(ValidationError):
+        FuseSettings.model_validate({"ensemble": {}})
