@@ -27,7 +27,7 @@ for _shared in (_NO_SCORE, _NO_LANDMARKS):
     _shared.flags.writeable = False  # every face without landmarks has these very arrays
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Faces:
     """Faces of one photo or frame.
 
@@ -68,7 +68,7 @@ class Faces:
         return Faces(self.boxes[start:stop], self.scores[start:stop], self.landmarks[start:stop], size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FaceItem:
     """Faces that are cached together: one item of every face-level block, one row a face."""
 

@@ -115,6 +115,9 @@ class _Photos:
     def take(self, positions: Sequence[int] | np.ndarray) -> _Photos:
         return _Photos(*([column[i] for i in positions] for column in self.__dict__.values()))
 
+    def without(self, contents: Mapping[str, object]) -> _Photos:
+        return self.take([i for i, content in enumerate(self.contents) if content not in contents])
+
 
 def run(
     manifest: Manifest, images_root: Path, store: Store, settings: DetectSettings, ledger: Ledger
@@ -139,10 +142,11 @@ def run(
     if todo.contents:
         unread, computed = _detect(todo, images_root, store, spec, settings, sizes.has(todo.size_keys))
         block, sizes = store.open(spec), store.open(SIZE_SPEC)
-    detections = _collect(manifest, photos, block, sizes, settings, unread)
+    known = photos.without(unread)
+    detections = _collect(manifest, known, block, sizes, settings, unread)
     for sample_id, (reason, detail) in detections.failed.items():
         ledger.record(sample_id, reason, detail)
-    rows = block_rows(block, photos.keys) + block_rows(sizes, photos.size_keys)
+    rows = block_rows(block, known.keys) + block_rows(sizes, known.size_keys)
     return detections, rows, Counts(len(manifest.samples), computed, len(detections.failed))
 
 
@@ -161,7 +165,7 @@ def read(manifest: Manifest, store: Store, settings: DetectSettings) -> Detectio
         raise MissingInputError(f"no detections with these settings in {store.root}; run kuleshov detect")
     absent = photos.take(np.flatnonzero(~stored)).contents
     gone = dict.fromkeys(absent, ("not_detected", "no detections in the store; kuleshov detect says why"))
-    return _collect(manifest, photos, block, sizes, settings, gone)
+    return _collect(manifest, photos.without(gone), block, sizes, settings, gone)
 
 
 def _detect(
@@ -204,15 +208,14 @@ def _detect(
 
 def _collect(
     manifest: Manifest,
-    photos: _Photos,
+    known: _Photos,
     block: Block,
     sizes: Block,
     settings: DetectSettings,
     unread: Mapping[str, tuple[str, str]],
 ) -> Detections:
-    """Every sample's faces from the two blocks, which hold all photos but the `unread` contents."""
+    """Every sample's faces from the two blocks, which hold the `known` photos: all but the `unread` contents."""
     bad, found = dict(unread), dict[str, Faces]()
-    known = photos.take([i for i, content in enumerate(photos.contents) if content not in unread])
     rows, offsets = block.rows(known.keys)
     pixels, size_offsets = sizes.rows(known.size_keys)
     table, ends, pairs = Faces.from_rows(rows, (0, 0)), offsets.tolist(), [(int(w), int(h)) for w, h in pixels.tolist()]
