@@ -13,6 +13,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 # BT.601 luma (0.299, 0.587, 0.114) in 14 bits, as OpenCV rounds it: whole numbers give the same bits on each device.
 _LUMA = (4899, 9617, 1868)
 _LUMA_BITS = 14
+_LONGEST = 64  # times the shortest side
 
 
 def fit(image: Image.Image, spec: BackboneSpec) -> NDArray[np.uint8]:
@@ -32,6 +33,7 @@ def fit(image: Image.Image, spec: BackboneSpec) -> NDArray[np.uint8]:
         if image.size != (width, height):
             image = image.resize((width, height), kernel)
         return np.array(image, dtype=np.uint8)
+    image = _within(image, spec)
     short, long = sorted(image.size)
     other = max(spec.resize_to, int(spec.resize_to * long / short))
     size = (spec.resize_to, other) if image.width <= image.height else (other, spec.resize_to)
@@ -39,6 +41,16 @@ def fit(image: Image.Image, spec: BackboneSpec) -> NDArray[np.uint8]:
         image = image.resize(size, kernel)
     left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
     return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
+
+
+def _within(image: Image.Image, spec: BackboneSpec) -> Image.Image:
+    """Without the ends of a strip so long that resizing it would take gigabytes; the centre crop never sees them."""
+    short = min(image.size)
+    most = max(1, short * _LONGEST)
+    if max(image.size) <= most:
+        return image
+    left, top = ((side - min(side, most)) // 2 for side in image.size)
+    return image.crop((left, top, left + min(image.width, most), top + min(image.height, most)))
 
 
 def preprocess(pixels: torch.Tensor, spec: BackboneSpec) -> torch.Tensor:

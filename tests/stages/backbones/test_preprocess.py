@@ -122,3 +122,18 @@ def test_output_is_contiguous_float32() -> None:
 def test_other_pixels_are_refused(pixels: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="effnet_lite0 eats uint8"):
         preprocess(pixels, _tiny())
+
+
+def test_a_long_strip_costs_no_gigabytes() -> None:
+    """1 x 60,000 px would be resized to 232 x 13,920,000 px; only its middle is looked at."""
+    import tracemalloc
+
+    spec = registry.get_spec("torchvision:resnet18")
+    strip = Image.new("RGB", (1, 60_000), (10, 20, 30))
+    tracemalloc.start()
+    pixels = fit(strip, spec)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pixels.shape == (224, 224, 3)
+    assert (pixels == (10, 20, 30)).all()
+    assert peak < 50_000_000
