@@ -85,9 +85,10 @@ def test_people_s_files_come_out(project: Path) -> None:
     assert "<html" in (artifacts / "report.html").read_text(encoding="utf-8")
 
 
-def test_attention_sums_to_one_over_a_photo_s_faces(project: Path) -> None:
+@pytest.mark.parametrize("name", ["heads/attention_c-s0", "fused/all_heads"])
+def test_attention_sums_to_one_over_a_photo_s_faces(project: Path, name: str) -> None:
     total: dict[str, float] = {}
-    for row in rows(project / "artifacts" / "attention" / "attention_c-s0.csv"):
+    for row in rows(project / "artifacts" / "attention" / f"{name}.csv"):
         total[row["sample_id"]] = total.get(row["sample_id"], 0.0) + float(row["weight"])
     assert total
     assert all(value == pytest.approx(1, abs=1e-4) for value in total.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -57,9 +58,11 @@ def fetch(project: Path, names: tuple[str, ...]) -> None:
       kuleshov weights fetch resnet29 torchvision:resnet50
     """
     from stages.backbones.fetching import fetch as get
-    from stages.backbones.weights import weights_dir
+    from stages.backbones.weights import status, weights_dir
 
     for name, optional in _wanted(project, names).items():
+        if sys.stderr.isatty() and not status(name, weights_dir()).verified:
+            click.echo(f"{name}: fetching", err=True)
         try:
             result = get(name, weights_dir())
         except WeightsError as error:

@@ -13,16 +13,17 @@ import numpy as np
 
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.fuse.settings import EnsembleSettings, FuseSettings
+from stages.train import attention as attention_files
 from stages.train import predictions as prediction_files
 from stages.train.models import save_ensemble
 from stages.train.predictions import Predictions
 
 
 def run(settings: FuseSettings, artifacts: Path) -> list[Predictions]:
-    """Fuse the predictions in `artifacts/predictions/heads`; write `predictions/fused/` and `models/fused/`.
+    """Fuse what is in `artifacts/predictions/heads`; write `predictions/fused/`, `attention/fused/`, `models/fused/`.
 
     What an earlier run wrote there is removed, but not before all ensembles are computed. An ensemble gets a model
-    folder where all of its members have one.
+    folder, and attention, where all of its members have them.
 
     Raises:
         MissingInputError: there are no predictions.
@@ -35,11 +36,15 @@ def run(settings: FuseSettings, artifacts: Path) -> list[Predictions]:
     heads = [prediction_files.read(path) for path in paths]
     jobs = {name: members_of(name, ensemble, heads) for name, ensemble in settings.ensembles.items()}
     fused = [mean_of(name, members, weights) for name, (members, weights) in jobs.items()]
-    for folder in ("predictions/fused", "models/fused"):
+    for folder in ("predictions/fused", "attention/fused", "models/fused"):
         shutil.rmtree(artifacts / folder, ignore_errors=True)
         (artifacts / folder).mkdir(parents=True)
     for result, (name, (members, weights)) in zip(fused, jobs.items(), strict=True):
         prediction_files.write(artifacts / "predictions" / "fused" / f"{name}.csv", result)
+        attention = [artifacts / "attention" / "heads" / f"{m.name}.csv" for m in members]
+        if all(path.is_file() for path in attention):
+            mean = attention_files.mean_of([attention_files.read(path) for path in attention], weights)
+            attention_files.write(artifacts / "attention" / "fused" / f"{name}.csv", mean)
         folders = {m.name: artifacts / "models" / "heads" / m.name for m in members}
         if all((folder / "model.json").is_file() for folder in folders.values()):
             save_ensemble(artifacts / "models" / "fused" / name, name, folders, weights)

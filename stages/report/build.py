@@ -72,7 +72,8 @@ def _speaker(inputs: ReportInputs) -> Predictions | None:
 
 def _attended(inputs: ReportInputs, shown: set[str]) -> str:
     """Whose attention is drawn: the headline member's own, or else the first by name with a photo shown; "" if none."""
-    names = sorted(inputs.attention, key=lambda name: (name.rpartition("-s")[0] != inputs.member, name))
+    own = {inputs.member, *(p.name for p in inputs.predictions if p.head == inputs.member)}
+    names = sorted(inputs.attention, key=lambda name: (name not in own, name))
     return next((name for name in names if any(row.get("sample_id") in shown for row in inputs.attention[name])), "")
 
 

@@ -28,7 +28,7 @@ class ReportInputs:
         manifest: the samples.
         images_root: what relative paths in the manifest are relative to.
         detections: rows of detections.csv (strings; px of the upright original).
-        attention: {member: rows of attention/MEMBER.csv} (weights in [0, 1]).
+        attention: {member: rows of attention/heads/ or attention/fused/MEMBER.csv} (weights in [0, 1]).
         failures: {stage: its ledger}, in the order to be shown.
         provenance: {what: value}; a value may be text, a number, a list or a mapping of such.
         title: of the page.
@@ -113,7 +113,7 @@ def read_inputs(
         manifest=Manifest.read(artifacts / "manifest.csv"),
         images_root=images_root,
         detections=read_rows(artifacts / "detections.csv"),
-        attention={one.stem: read_rows(one) for one in sorted((artifacts / "attention").glob("*.csv"))},
+        attention={one.stem: read_rows(one) for one in sorted((artifacts / "attention").glob("*/*.csv"))},
         failures={stage: Ledger.read(one) for stage, one in ledgers.items() if one.exists()},
         provenance=provenance or {},
         title=title,

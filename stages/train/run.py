@@ -5,10 +5,8 @@ No photo is opened and no backbone runs: features come from the store, in one re
 
 from __future__ import annotations
 
-import csv
-import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from stages.heads import registry
 from stages.index.manifest import Manifest
 from stages.ledger import Ledger
 from stages.progress import progress
+from stages.train import attention as attention_files
 from stages.train import predictions as prediction_files
 from stages.train.features import Features, Scale, gather
 from stages.train.loop import Schedule, fit, infer
@@ -97,7 +96,7 @@ def run(inputs: Inputs, settings: TrainSettings, artifacts: Path, ledger: Ledger
     _need_two_classes({s.labels[0] for s in inputs.manifest if s.split == "train" and len(s.labels) == 1}, "labels")
     distinct = {_shared(head): head for head in settings.heads.values()}
     ready = {shared: _prepare(inputs, head, classes, ledger) for shared, head in distinct.items()}
-    for folder in ("predictions/heads", "attention", "models/heads"):
+    for folder in ("predictions/heads", "attention/heads", "models/heads"):
         shutil.rmtree(artifacts / folder, ignore_errors=True)
         (artifacts / folder).mkdir(parents=True)
     jobs = [(name, head, seed) for name, head in settings.heads.items() for seed in settings.seeds]
@@ -189,7 +188,8 @@ def _train_one(
         raise SettingError(f"train.heads: the loss of {name} is {losses[epoch - 1]} in epoch {epoch}; lower its {rate}")
     probabilities, attention = infer(head, ready.features)
     _write_predictions(artifacts, name, ready.features, classes, probabilities)
-    _write_attention(artifacts / "attention" / f"{name}.csv", ready.features, attention)
+    rows = _attention_rows(ready.features, attention)
+    attention_files.write(artifacts / "attention" / "heads" / f"{name}.csv", rows)
     model = HeadModel(
         name=name,
         classes=classes,
@@ -257,12 +257,8 @@ def _write_predictions(
     )
 
 
-def _write_attention(path: Path, features: Features, attention: list[np.ndarray]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(("sample_id", "frame", "face", "weight"))
-        for i, (sample, weights) in enumerate(zip(features.samples, attention, strict=True)):
-            faces = features.face_index[features.offsets[i] : features.offsets[i + 1]]
-            writer.writerows((sample.sample_id, 0, int(f), f"{w:.6g}") for f, w in zip(faces, weights, strict=True))
-    os.replace(temporary, path)
+def _attention_rows(features: Features, attention: list[np.ndarray]) -> Iterator[attention_files.Row]:
+    for i, (sample, weights) in enumerate(zip(features.samples, attention, strict=True)):
+        faces = features.face_index[features.offsets[i] : features.offsets[i + 1]]
+        for face, weight in zip(faces, weights, strict=True):
+            yield sample.sample_id, 0, int(face), float(weight)

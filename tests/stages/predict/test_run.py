@@ -61,7 +61,7 @@ def test_attention_is_the_members_mean(project: Any, both: Ensemble, tmp_path: P
     answers, _ = predict(project, both, [project.images / "images"], tmp_path)
     expected: dict[str, np.ndarray] = {}
     for member, weight in (("average-s0", 0.25), ("attention_c-s0", 0.75)):
-        with open(project.artifacts / "attention" / f"{member}.csv", newline="", encoding="utf-8") as handle:
+        with open(project.artifacts / "attention" / "heads" / f"{member}.csv", newline="", encoding="utf-8") as handle:
             for row in csv.DictReader(handle):
                 name = Path(row["sample_id"]).name
                 weights = expected.setdefault(name, np.zeros(len(project.detections.faces(row["sample_id"]))))

@@ -233,9 +233,9 @@ def test_inputs_are_read_from_the_artifacts(make_inputs: MakeInputs, tmp_path: P
         write(folder / "predictions" / ("fused" if p.kind == "fused" else "heads") / f"{p.name}.csv", p)
     write_metrics(dict(inputs.metrics), folder / "metrics.json")
     inputs.failures["detect"].write(folder / "failures" / "detect.csv")
-    for name, rows in (("detections", inputs.detections), ("attention/ada-s0", inputs.attention["ada-s0"])):
+    for name, rows in (("detections", inputs.detections), ("attention/heads/ada-s0", inputs.attention["ada-s0"])):
         path = folder / f"{name}.csv"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]) + "\n")
     found = read_inputs(folder, inputs.images_root, provenance=inputs.provenance)
     assert list(found.failures) == ["detect"]

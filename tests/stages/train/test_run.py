@@ -44,7 +44,7 @@ def test_files_and_bytes(populated: Any, train_settings: Make, tmp_path: Path) -
         f"{folder}/{name}{ending}"
         for name in members
         for folder, ending in (
-            *(("predictions/heads", ".csv"), ("attention", ".csv")),
+            *(("predictions/heads", ".csv"), ("attention/heads", ".csv")),
             *(("models/heads", "/model.json"), ("models/heads", "/head.safetensors")),
         )
     }
@@ -82,7 +82,7 @@ def test_accuracy_and_loss_are_those_of_the_predictions(populated: Any, train_se
 
 def test_attention_rows_sum_to_one(populated: Any, train_settings: Make, tmp_path: Path) -> None:
     train(populated, train_settings(), tmp_path)
-    with open(tmp_path / "attention" / "attention_c-s0.csv", newline="", encoding="utf-8") as handle:
+    with open(tmp_path / "attention" / "heads" / "attention_c-s0.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     assert list(rows[0]) == ["sample_id", "frame", "face", "weight"]
     assert [row["sample_id"] for row in rows] == sorted(row["sample_id"] for row in rows)
@@ -99,7 +99,7 @@ def test_attention_names_the_stored_face(populated: Any, train_settings: Make, t
     sides = np.array([10, 30, 20])
     populated.add("zz", "calm", boxes=np.stack([0 * sides, 0 * sides, sides, sides], axis=1))
     train(populated, train_settings(max_faces=2), tmp_path)
-    lines = (tmp_path / "attention" / "attention_c-s0.csv").read_text().splitlines()
+    lines = (tmp_path / "attention" / "heads" / "attention_c-s0.csv").read_text().splitlines()
     assert [line.split(",")[2] for line in lines if line.startswith("zz,")] == ["1", "2"]
 
 
