@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from cache.block import Block
 from cache.keys import key_hex
-from cache.store import Block
 
 COLUMNS = ("block", "item", "status", "rows")
 

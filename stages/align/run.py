@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cache.block import Block
 from cache.keys import BlockSpec
-from cache.store import Block, BlockWriter, Store
+from cache.store import Store
+from cache.writer import BlockWriter
 from stages.align.templates import Template, find
 from stages.align.warp import crop_matrix, warp
 from stages.blocks import BlockRow, Counts, block_rows

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.block import Block
 from cache.keys import FACES, WHOLE, BlockSpec, item_key
-from cache.store import Block, Store
+from cache.store import Store
 from stages.blocks import BlockRow, Counts, block_rows
 from stages.detect import registry
 from stages.detect.faces import ROW_WIDTH, FaceItem, Faces, faces_of

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.block import Block
 from cache.keys import item_key
-from cache.store import Block, BlockWriter, Store
+from cache.store import Store
+from cache.writer import BlockWriter
 from stages.backbones.spec import BackboneSpec
 from stages.blocks import BlockRow, Counts, block_rows
 from stages.detect.run import Detections

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from cache.block import Block
 from cache.keys import BlockSpec
-from cache.store import Block, Store
+from cache.store import Store
 from stages.detect.run import Detections
 from stages.errors import DataError, MissingInputError
 from stages.extract.run import keys_of
