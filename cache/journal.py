@@ -47,7 +47,7 @@ def append(folder: Path, record: Record) -> None:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(temporary, folder / f"{record.sha256[:24]}.json")
+        os.replace(temporary, folder / f"{Path(record.shard).stem}.json")
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(folder)

@@ -45,22 +45,38 @@ class Item:
 
 
 def write_shard(folder: Path, spec: BlockSpec, items: Sequence[Item]) -> tuple[Path, str]:
-    """Write items as one shard: temporary name, close, fsync, rename to a name made of its hash, fsync the folder.
+    """Write items as one shard: temporary name, fsync, rename to a name of its own, fsync the folder.
 
     Returns the path and the SHA-256 (hex) of the file's bytes. Until the journal records it, it does not exist.
+
+    Raises:
+        OSError: the file system refused; nothing is left behind.
     """
+    image = _image(spec, items)
+    digest = hashlib.sha256(image).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
     try:
-        with h5py.File(temporary, "w") as file:
-            _fill(file, spec, items)
-        digest = _sync_and_hash(temporary)
-        path = folder / f"{digest[:24]}.h5"
+        with open(temporary, "wb", buffering=0) as handle:
+            left = memoryview(image)
+            while left:
+                left = left[handle.write(left) :]
+            os.fsync(handle.fileno())
+        # Equal items give equal bytes: the second half keeps one writer from removing another's file.
+        path = folder / f"{digest[:24]}-{secrets.token_hex(4)}.h5"
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(folder)
     return path, digest
+
+
+def _image(spec: BlockSpec, items: Sequence[Item]) -> bytes:
+    """The HDF5 file in memory: the process crashes where HDF5 itself meets a full disk."""
+    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
+        _fill(file, spec, items)
+        file.flush()
+        return file.id.get_file_image()
 
 
 def _fill(file: h5py.File, spec: BlockSpec, items: Sequence[Item]) -> None:
@@ -77,12 +93,6 @@ def _fill(file: h5py.File, spec: BlockSpec, items: Sequence[Item]) -> None:
     file.create_dataset("item_status", data=np.array([item.status.encode() for item in items], dtype=STATUS_DTYPE))
     details = {str(i): item.detail for i, item in enumerate(items) if item.detail}
     file.create_dataset("item_detail", data=np.frombuffer(canonical_json(details).encode(), dtype=np.uint8))
-
-
-def _sync_and_hash(path: Path) -> str:
-    with open(path, "rb+") as handle:
-        os.fsync(handle.fileno())
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
