@@ -14,6 +14,8 @@ from stages.index.contents import ContentIndex
 from stages.index.manifest import Manifest
 from stages.index.run import IndexSettings, images_root
 
+_EXPERIMENTS = (".dvc", "tmp", "exps")
+
 
 class Project:
     """The project in a folder. Nothing is read before it is asked for."""
@@ -48,13 +50,28 @@ class Project:
         data = self.params.data
         return IndexSettings(
             adapter=data.adapter,
-            root=self.folder / data.root,
-            images=self.folder / data.images if data.images is not None else None,
+            root=self._data(data.root),
+            images=self._data(data.images) if data.images is not None else None,
             columns=data.columns,
             val=data.split.val,
             test=data.split.test,
             seed=data.split.seed,
         )
+
+    def _data(self, place: str) -> Path:
+        """A data path of params.yaml. `dvc exp run --temp` and `--queue` work in a copy of what git knows, inside the
+        workspace's .dvc/tmp/exps: photos, which git ignores, are read where they are."""
+        here = self.folder / place
+        if here.exists():
+            return here
+        for copy in (self.folder, *self.folder.parents):
+            if (copy / ".git").exists():  # the root of this repository, or of an experiment's copy of it
+                parts = copy.parts
+                for at in range(len(parts) - 2):
+                    if parts[at : at + 3] == _EXPERIMENTS:
+                        return Path(*parts[:at]) / self.folder.relative_to(copy) / place
+                break
+        return here
 
     @property
     def images_root(self) -> Path:
