@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.project import Project
 from stages.blocks import BlockRow, Counts, write_block_rows
 from stages.errors import DataError, SettingError
 from stages.ledger import Allowance, Ledger
+
+if TYPE_CHECKING:
+    from stages.train.run import Inputs
 
 Lines = list[str]
 
@@ -126,7 +130,7 @@ def train(project: Project, allowance: str | None = None) -> Lines:
     return lines + _close(project, ledger, len(project.manifest.samples), allowance)
 
 
-def train_inputs(project: Project):
+def train_inputs(project: Project) -> Inputs:
     """What training reads: manifest, store, detections, and every role's blocks."""
     from stages.detect.run import read
     from stages.extract.plan import plan_role
