@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SCENES ?= 600
 .DEFAULT_GOAL := help
-.PHONY: help install weights demo test soak lint types clean
+.PHONY: help install weights demo test soak bench lint types clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -32,6 +32,9 @@ test: install weights  ## the bounded test suite
 
 soak: install weights  ## long counts
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m soak
+
+bench: install  ## the store beside np.memmap and np.save
+	$(BIN)/python -m benchmarks.store
 
 lint: install  ## ruff
 	$(BIN)/ruff check .

@@ -17,17 +17,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import secrets
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from cache.errors import DamagedError, SchemaError
+from cache.errors import DamagedError, SchemaError, StorePlaceError
 from cache.keys import KEY_BYTES, KEY_DTYPE, BlockSpec, canonical_json
 
 SCHEMA = 1
@@ -106,10 +109,11 @@ def sync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Shard:
-    """An opened shard: small tables in memory, `rows` a read-only memory map (no HDF5 handle stays open).
+    """An opened shard: small tables in memory, its rows on disk (no HDF5 handle and no descriptor stays open).
 
     Attributes:
-        rows: (R, ...) of the block's dtype.
+        shape, dtype: of the dataset `rows`, (R, ...) and the block's dtype.
+        offset: byte of the file where the rows start; None where they are compressed or there are none.
         offsets: (I + 1,) int64.
         item_keys: (I,) `KEY_DTYPE`.
         status: (I,) S16.
@@ -117,14 +121,31 @@ class Shard:
     """
 
     path: Path
-    rows: np.ndarray
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int | None
     offsets: np.ndarray
     item_keys: np.ndarray
     status: np.ndarray
     details: dict[int, str]
 
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(R, ...) all rows, read-only: a memory map made for this call, or decoded where they are compressed."""
+        if self.offset is None:
+            return _decoded(self.path)
+        return map_dataset(self.path, self.shape, self.dtype, self.offset)
+
 
 _checked: dict[Path, str] = {}
+_HASH_BUFFER = 1 << 20
+_HASH_THREADS = 4
+_WORTH_THREADS = 16 << 20  # bytes
 
 
 def check_bytes(path: Path, sha256: str) -> None:
@@ -132,23 +153,53 @@ def check_bytes(path: Path, sha256: str) -> None:
 
     Raises:
         DamagedError: the file is gone or its bytes are not those that were written.
+        StorePlaceError: the file cannot be read (permission, a bad disk).
     """
     if _checked.get(path) == sha256:
         return
     try:
-        with open(path, "rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
+        found = _hash(path)
     except FileNotFoundError:
         raise DamagedError(
             f"{path}: the journal records this shard but the file is gone; bring it back, or delete its record "
             f"in {path.parent.parent / 'journal'} and run the stage again"
         ) from None
+    except OSError as error:
+        raise StorePlaceError(f"{path}: cannot be read ({error.strerror}); mend it and run the stage again") from None
     if found != sha256:
         raise DamagedError(
             f"{path}: its bytes hash to {found[:12]}, the journal says {sha256[:12]}; delete the file and its record "
             f"in {path.parent.parent / 'journal'} and run the stage again"
         )
     _checked[path] = sha256
+
+
+def check_all(shards: Sequence[tuple[Path, str, int]]) -> None:
+    """`check_bytes` of many (path, SHA-256, size in bytes), in threads where it pays: hashing leaves Python's lock.
+
+    Raises:
+        DamagedError: of the first that is damaged.
+    """
+    todo = [(path, sha256, size) for path, sha256, size in shards if _checked.get(path) != sha256]
+    threads = min(_HASH_THREADS, os.cpu_count() or 1, len(todo))
+    if threads < 2 or sum(size for _, _, size in todo) < _WORTH_THREADS:
+        for path, sha256, _ in todo:
+            check_bytes(path, sha256)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for done in [pool.submit(check_bytes, path, sha256) for path, sha256, _ in todo]:
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # one is damaged: the others need not be read
+
+
+def _hash(path: Path) -> str:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_HASH_BUFFER))
+    with open(path, "rb", buffering=0) as handle:
+        while count := handle.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 def open_shard(path: Path, sha256: str, key: str) -> Shard:
@@ -167,9 +218,12 @@ def open_shard(path: Path, sha256: str, key: str) -> Shard:
             raise DamagedError(f"{path}: belongs to block {str(file.attrs['key'])[:12]}, not {key[:12]}; move it away")
         keys = np.ascontiguousarray(_dataset(file, "item_keys")[()])
         details = json.loads(bytes(_dataset(file, "item_detail")[()]) or b"{}")
+        rows = _dataset(file, "rows")
         return Shard(
             path=path,
-            rows=map_dataset(path, _dataset(file, "rows")),
+            shape=rows.shape,
+            dtype=rows.dtype,
+            offset=rows.id.get_offset() if rows.size else None,
             offsets=_dataset(file, "offsets")[()],
             item_keys=keys.view(KEY_DTYPE).reshape(len(keys)),
             status=_dataset(file, "item_status")[()],
@@ -184,10 +238,16 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
-def map_dataset(path: Path, dataset: h5py.Dataset) -> np.ndarray:
-    """Memory-map a contiguous dataset at its own offset; an empty one, which has no place in the file, is an array."""
-    offset = dataset.id.get_offset()
-    if offset is None or dataset.size == 0:
-        return np.empty(dataset.shape, dataset.dtype)
+def map_dataset(path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int) -> np.ndarray:
+    """Memory-map a contiguous dataset that starts at byte `offset` of the file, read-only."""
     # A plain array over the map: slicing np.memmap objects costs three times as much.
-    return np.asarray(np.memmap(path, mode="r", dtype=dataset.dtype, shape=dataset.shape, offset=offset))
+    return np.asarray(np.memmap(path, mode="r", dtype=dtype, shape=shape, offset=offset))
+
+
+@lru_cache(maxsize=4)
+def _decoded(path: Path) -> np.ndarray:
+    """Rows of a shard that cannot be mapped. The last few are kept: a shard's bytes never change."""
+    with h5py.File(path, "r") as file:
+        rows = np.asarray(_dataset(file, "rows")[()])
+    rows.flags.writeable = False
+    return rows

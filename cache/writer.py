@@ -184,7 +184,11 @@ def _thread() -> ThreadPoolExecutor:
 def _cast(rows: np.ndarray, dtype: np.dtype, spec: BlockSpec) -> np.ndarray:
     with np.errstate(over="ignore"):
         cast = np.array(rows, dtype=dtype, order="C")  # a copy: the caller may reuse its buffer
-    if dtype.kind == "f" and bool((~np.isfinite(cast) & np.isfinite(rows)).any()):
+    if dtype.kind != "f" or (rows.dtype.kind == "f" and rows.dtype.itemsize <= dtype.itemsize) or not rows.size:
+        return cast
+    if np.abs(rows).max() <= np.finfo(dtype).max:  # no NaN either: it compares as false
+        return cast
+    if bool((~np.isfinite(cast) & np.isfinite(rows)).any()):
         worst = float(np.abs(rows[np.isfinite(rows)]).max())
         raise RangeError(f"{spec.name}: a value of {worst:g} does not fit {dtype}; set extract.dtype to float32")
     return cast

@@ -141,7 +141,12 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"key {place!r} is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{place} is {first['input']!r}: {message[:1].lower() + message[1:]}{more}"
+    shown = repr(first["input"])
+    if message.startswith(f"{place} is "):
+        return message + more
+    if len(shown) > 80:  # a whole table: the message names what is wrong in it
+        return f"{place}: {message[:1].lower() + message[1:]}{more}"
+    return f"{place} is {shown}: {message[:1].lower() + message[1:]}{more}"
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

@@ -40,6 +40,9 @@ def index(project: Project, allowance: str | None = None) -> Lines:
     if summary.duplicates:
         lines.append(f"  same bytes as another sample: {summary.duplicates}")
     lines += [f"  warning: {warning}" for warning in summary.warnings]
+    judged = project.params.evaluate.split
+    if not summary.splits.get(judged):
+        lines.append(f"  warning: no samples in {judged}, which evaluate scores; add samples, or set evaluate.split")
     return lines + _close(project, ledger, total, allowance)
 
 
@@ -227,7 +230,7 @@ def _close(project: Project, ledger: Ledger, total: int, allowance: str | None) 
         limit = Allowance.parse(allowance if allowance is not None else project.params.max_failures)
     except SettingError as error:
         raise SettingError(f"--max-failures: {error}") from None
-    ledger.enforce(limit, total)
+    ledger.enforce(limit, total, path)
     if not len(ledger):
         return []
     reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.reasons().items())

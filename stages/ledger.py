@@ -109,8 +109,10 @@ class Ledger:
             ) from None
         return ledger
 
-    def enforce(self, allowance: Allowance, total: int) -> None:
+    def enforce(self, allowance: Allowance, total: int, place: Path | None = None) -> None:
         """Stop the stage when more items failed than allowed.
+
+        `place` is where the ledger was written; None: artifacts/failures/STAGE.csv of the project.
 
         Raises:
             TooManyFailures: names the count, the reasons, the ledger and the setting.
@@ -118,7 +120,8 @@ class Ledger:
         if allowance.allows(len(self), total):
             return
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons().items())
+        place = place or Path("artifacts/failures") / f"{self.stage}.csv"
         raise TooManyFailures(
             f"{self.stage}: {len(self)} of {total} items failed ({reasons}), max_failures is {allowance}; "
-            f"see failures/{self.stage}.csv, mend or remove them, or raise max_failures"
+            f"see {place}, mend or remove them, or raise max_failures"
         )

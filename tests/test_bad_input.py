@@ -165,3 +165,20 @@ def test_a_role_that_is_not_there_is_one_line(project: Path, kuleshov: Run) -> N
     assert status == 1
     assert "resnet92" in err
     assert "resnet29" in err
+
+
+def test_too_few_photos_for_a_test_split_are_warned_of_and_said(tmp_path: Path, kuleshov: Run) -> None:
+    for label in ("calm", "glad"):
+        (tmp_path / "photos" / "train" / label).mkdir(parents=True)
+        draw_scene(6, 0).image.resize((160, 120)).save(tmp_path / "photos" / "train" / label / f"{label}.png")
+    kuleshov("init", tmp_path / "p", "--adapter", "folder", "--root", tmp_path / "photos")
+    status, out, _ = kuleshov("-C", tmp_path / "p", "index")
+    assert status == 0
+    assert "warning: no samples in test, which evaluate scores" in out
+
+
+def test_an_index_ledger_names_no_place_of_this_machine(project: Path, kuleshov: Run) -> None:
+    kuleshov("-C", project, "index")
+    text = (project / "artifacts" / "failures" / "index.csv").read_text()
+    assert "gone.jpg,missing" in text
+    assert str(project.parent) not in text

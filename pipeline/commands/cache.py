@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 
@@ -79,6 +80,137 @@ def verify(ctx: click.Context) -> None:
             click.echo(f"damaged: {error}", err=True)
     click.echo(f"{shards} shards are as written; {damaged} blocks have damage")
     ctx.exit(1 if damaged else 0)
+
+
+@cache.command()
+@click.argument("target", metavar="SAMPLE|BLOCK")
+@click.pass_obj
+def why(folder: Path, target: str) -> None:
+    """Say whether a sample is cached, and if not, which field of the key differs.
+
+    SAMPLE is a sample_id of the project: each block that its settings ask for is a hit or a miss, and a miss names the
+    fields that differ from the nearest block in the store. BLOCK is a block's folder, SOURCE/TAP or the first digits of
+    its key: what made it, and what differs from the block that the project asks for.
+
+    \b
+    Example:
+      kuleshov cache why resnet29/embedding
+    """
+    from pipeline.cache_tools import why as explain
+    from pipeline.project import Project
+
+    for line in explain(Project(folder), target):
+        click.echo(line)
+
+
+_block = click.option(
+    "--block",
+    "names",
+    metavar="NAME|KEY",
+    multiple=True,
+    help="A block's folder, SOURCE/TAP, or the first digits of its key, see kuleshov cache ls. May be repeated.",
+)
+
+
+@cache.command()
+@_block
+@click.option(
+    "--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Drop blocks not written to for so many days."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, delete nothing.")
+def gc(names: tuple[str, ...], older_than: float | None, dry_run: bool) -> None:
+    """Delete what no reader uses: shards without a record, temporary files and locks older than an hour.
+
+    Whole blocks go only when asked for: --block names them, --older-than takes those that were not written to for so
+    many days, both together those of the named that are so old. Rows of a dropped block are computed again when a stage
+    wants them. Run it while no stage uses these blocks.
+
+    \b
+    Example:
+      kuleshov cache gc --dry-run
+      kuleshov cache gc --block resnet29/embedding --older-than 30
+    """
+    from cache import collect
+    from cache.store import Store
+    from cache.why import select
+
+    store = Store(store_place())
+    pieces = list(collect.debris(store))
+    if names or older_than is not None:
+        chosen = select(store, names)
+        dropped = [
+            collect.whole(info) for info in (chosen if older_than is None else collect.older(chosen, older_than))
+        ]
+        folders = {piece.path for piece in dropped}
+        pieces = [piece for piece in pieces if folders.isdisjoint(piece.path.parents)] + dropped
+    for piece in pieces:
+        if not dry_run:
+            collect.remove(piece)
+        click.echo(f"{'would remove' if dry_run else 'removed'} {piece.path}: {piece.what}, {_size(piece.size)}")
+    size = sum(piece.size for piece in pieces)
+    click.echo(f"{_size(size)} ({size} bytes) {'would be' if dry_run else 'were'} freed in {store.root}")
+
+
+@cache.command()
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT")
+@_block
+@click.option("--force", is_flag=True, help="Replace OUT where it is there already.")
+@click.option("--samples", is_flag=True, help="Add which items each sample of the project has (OUT.h5 only).")
+@click.pass_obj
+def export(folder: Path, out: Path, names: tuple[str, ...], force: bool, samples: bool) -> None:
+    """Write blocks to one file: all of them, or those that --block names.
+
+    OUT.h5 holds every row, a group per block, items in the order of their keys, so that equal contents give equal
+    datasets. OUT.npz and OUT.parquet hold features pooled over each item's rows (the mean of a photo's faces); parquet
+    needs pyarrow.
+
+    \b
+    Example:
+      kuleshov cache export features.h5 --block resnet29/embedding
+    """
+    from cache.store import Store
+    from pipeline.cache_tables import export as write
+
+    items = None
+    if samples:
+        from pipeline.cache_tools import project_items
+        from pipeline.project import Project
+
+        items = project_items(Project(folder))
+    click.echo(write(out, Store(store_place()), names, overwrite=force, samples=items))
+
+
+@cache.command()
+@_block
+def retry(names: tuple[str, ...]) -> None:
+    """Forget failed items, so that the next run of their stage tries them again.
+
+    Items that are ok or without a face stay as they are. A photo that failed in detection is remembered in two blocks,
+    media/size and the detector's boxes: without --block both forget it. Run it while no stage uses these blocks.
+
+    \b
+    Example:
+      kuleshov cache retry
+    """
+    from collections import Counter
+
+    from cache.retry import forget_failed
+    from cache.store import Store
+    from cache.why import select
+
+    store = Store(store_place())
+    blocks = select(store, names)
+    total = 0
+    for info in blocks:
+        if found := forget_failed(info):
+            reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(Counter(found.values()).items()))
+            count = f"{len(found)} failed item{'s' if len(found) > 1 else ''}"
+            click.echo(f"{info.spec.name} {info.spec.key[:16]}: {count} forgotten ({reasons})")
+        total += len(found)
+    if total:
+        click.echo(f"{total} item{'s are' if total > 1 else ' is'} tried again by the next run")
+    else:
+        click.echo(f"nothing failed in {len(blocks)} block{'s' if len(blocks) != 1 else ''}")
 
 
 def _size(size: float) -> str:

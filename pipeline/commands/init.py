@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -83,7 +84,8 @@ def init(
     for line in write_project(directory, data):
         click.echo(line)
     click.echo("next: kuleshov weights fetch")
-    click.echo(f"      cd {directory} && dvc repro")
+    click.echo(f"      cd {shlex.quote(str(directory))} && dvc repro")
+    click.echo('      git add -A && git commit -m "First run"  # dvc exp run wants a commit to start from')
 
 
 def _place(path: Path, directory: Path, *, is_file: bool) -> str:
@@ -98,11 +100,15 @@ def _place(path: Path, directory: Path, *, is_file: bool) -> str:
 
 
 def _columns(pairs: tuple[str, ...]) -> dict[str, str]:
+    from stages.index.table import OURS
+
     columns: dict[str, str] = {}
     for pair in pairs:
         ours, equals, theirs = pair.partition("=")
         if not (ours and equals and theirs):
             raise SettingError(f"--column {pair!r}: write OURS=THEIRS, such as label=emotion")
+        if ours not in OURS:
+            raise SettingError(f"--column {pair!r}: there is no {ours!r} to map; ours are {', '.join(OURS)}")
         if ours in columns:
             raise SettingError(f"--column {ours} is given twice ({columns[ours]!r} and {theirs!r})")
         columns[ours] = theirs

@@ -56,4 +56,4 @@ def predict(folder: Path, model: Path, inputs: tuple[str, ...], out: Path, batch
     if len(ledger):
         reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.reasons().items())
         click.echo(f"  {len(ledger)} of {len(photos)} failed ({reasons}); see {out / 'failures.csv'}")
-    ledger.enforce(allowance, len(photos))
+    ledger.enforce(allowance, len(photos), out / "failures.csv")

@@ -6,10 +6,25 @@ from pathlib import Path
 
 import click
 
+from stages.errors import SettingError
+from stages.ledger import Allowance
+
+
+def _allowance(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Refuse a bad allowance before the stage runs, not after its hours."""
+    if value is not None:
+        try:
+            Allowance.parse(value)
+        except SettingError as error:
+            raise SettingError(f"--max-failures: {error}") from None
+    return value
+
+
 _max_failures = click.option(
     "--max-failures",
     metavar="N|P%",
     default=None,
+    callback=_allowance,
     help="How many items may fail before the stage does, as a count or a percentage. [default: params.yaml]",
 )
 

@@ -163,7 +163,9 @@ def read(manifest: Manifest, store: Store, settings: DetectSettings) -> Detectio
     photos = _Photos.of(manifest)
     stored = photos.stored(block, sizes)
     if len(stored) and not stored.any():
-        raise MissingInputError(f"no detections with these settings in {store.root}; run kuleshov detect")
+        raise MissingInputError(
+            f"no detections with these settings in {store.root}; run kuleshov detect, then align and extract"
+        )
     absent = photos.take(np.flatnonzero(~stored)).contents
     gone = dict.fromkeys(absent, ("not_detected", "no detections in the store; kuleshov detect says why"))
     return _collect(manifest, photos.without(gone), block, sizes, settings, gone)

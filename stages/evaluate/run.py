@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import statistics as plain
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def evaluate(
     return {
         "split": split,
         "note": _USED.get(split, f"Scored on split {split!r}. Nothing was trained, chosen or fitted on it."),
-        "warnings": warnings(table, manifest),
+        "warnings": warnings(table, manifest) + _unanswered(table, [*heads.values(), fused]),
         "interval": interval_note(table, resamples, seed),
         "n": len(table.ids),
         "n_unscored": table.n_unscored,
@@ -89,6 +89,15 @@ def evaluate(
         "fused": {name: _fused(table, member, boot) for name, member in fused.items()},
         "subsets": _subsets(table, heads, fused, boot),
     }
+
+
+def _unanswered(table: Frame, members: Sequence[Mapping[Any, Answers]]) -> list[str]:
+    """That members are scored on fewer samples than the baseline is."""
+    answered = [len(member.rows) for some in members for member in some.values()]
+    lacking = len(table.ids) - min(answered, default=len(table.ids))
+    if not lacking:
+        return []
+    return [f"{lacking} of {len(table.ids)} samples lack an answer: heads are scored without them, the baseline with"]
 
 
 def _by_head(

@@ -88,7 +88,10 @@ def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) ->
     inside = [sample for sample in manifest.samples if sample.split == split]
     if not inside:
         present = ", ".join(sorted({sample.split for sample in manifest.samples})) or "none"
-        raise DataError(f"split {split!r} is not in the manifest; choose one of those present: {present}")
+        raise DataError(
+            f"split {split!r} is not in the manifest; choose one of those present: {present} (evaluate.split), or give "
+            f"it samples (data.split, or the data's own split)"
+        )
     scored = [sample for sample in inside if len(sample.labels) == 1]
     train = Counter(s.labels[0] for s in manifest.samples if s.split == "train" and len(s.labels) == 1)
     trained = {label for s in manifest.samples if s.split == "train" for label in s.labels}

@@ -41,9 +41,9 @@ def read(source: Source, ledger: Ledger) -> Corpus:
         DataError: the root is not a folder or holds no photos, the layout is mixed, or a class name holds `;`.
     """
     if source.images is not None or source.columns:
-        raise SettingError("index.images and index.columns are for the csv adapter: remove them, or set adapter: csv")
+        raise SettingError("data.images and data.columns are for the csv adapter: remove them, or set adapter: csv")
     if not source.root.is_dir():
-        raise DataError(f"index.root {source.root} is not a folder: give the folder that holds the photos")
+        raise DataError(f"data.root {source.root} is not a folder: give the folder that holds the photos")
     paths = []
     for path in sorted(_walk(source.root, ledger)):
         if is_unwritable(path):
@@ -71,7 +71,7 @@ def _walk(root: Path, ledger: Ledger) -> Iterator[str]:
                 found = [(entry.name, entry.is_dir()) for entry in entries]
         except OSError as error:
             if not below:
-                raise DataError(f"index.root {root} cannot be listed: {error.strerror}") from None
+                raise DataError(f"data.root {root} cannot be listed: {error.strerror}") from None
             ledger.record(printable(below), "permission", f"the folder cannot be listed: {error.strerror}")
             continue
         for name, is_folder in found:

@@ -97,9 +97,9 @@ def _hashes(corpus: Corpus, contents: ContentIndex, ledger: Ledger) -> dict[str,
     hashes = {}
     for raw, path, content in zip(corpus.samples, paths, found, strict=True):
         if isinstance(content, MediaError):
-            ledger.record(raw.sample_id, content.reason, content.detail)
+            ledger.record(raw.sample_id, content.reason, content.detail.replace(path, raw.path))
         elif content.size == 0:
-            ledger.record(raw.sample_id, "empty", f"{path} has 0 bytes")
+            ledger.record(raw.sample_id, "empty", "the file has no bytes")
         else:
             hashes[raw.sample_id] = content.sha256
     return hashes

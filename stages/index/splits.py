@@ -59,7 +59,9 @@ def assign_splits(samples: Sequence[Splittable], *, val: float, test: float, see
         SettingError: a share is out of range.
     """
     if not (val >= 0 and test >= 0 and val + test < 1):
-        raise SettingError(f"index.val is {val} and index.test is {test}: give shares of 0 or more with a sum below 1")
+        raise SettingError(
+            f"data.split.val is {val} and data.split.test is {test}: give shares of 0 or more with a sum below 1"
+        )
     units = _units(samples, seed)
     sides = _Sides({"train": 1 - val - test, "val": val, "test": test}, units)
     holders = Counter(label for unit in units for label in unit.labels)

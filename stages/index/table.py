@@ -53,7 +53,7 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     """
     unknown = sorted(set(source.columns) - set(OURS))
     if unknown:
-        raise SettingError(f"index.columns has {unknown[0]!r}: the columns to map are {', '.join(OURS)}")
+        raise SettingError(f"data.columns has {unknown[0]!r}: the columns to map are {', '.join(OURS)}")
     text = _decode(source.root)
     merged: dict[str, _Merged] = {}
     repeated = 0
@@ -74,9 +74,9 @@ def _decode(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"index.root {path} is not there: give the csv file") from None
+        raise DataError(f"data.root {path} is not there: give the csv file") from None
     except OSError as error:
-        raise DataError(f"index.root {path} cannot be read ({error.strerror}): give the csv file") from None
+        raise DataError(f"data.root {path} cannot be read ({error.strerror}): give the csv file") from None
     text = _text(data)
     if not text.strip():
         raise DataError(f"{path} is empty: a header line with {' and '.join(REQUIRED)} is needed")
@@ -131,7 +131,7 @@ def _places(header: list[str], columns: Mapping[str, str], path: Path) -> dict[s
         if theirs not in header:
             there = printable(", ".join(header))[:300]
             raise SettingError(
-                f"index.columns: {path} has no column {theirs!r} (for {ours}); it has {there}; "
+                f"data.columns: {path} has no column {theirs!r} (for {ours}); it has {there}; "
                 f"map it with columns: {{{ours}: NAME}}"
             )
         if header.count(theirs) > 1:

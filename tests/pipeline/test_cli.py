@@ -95,3 +95,26 @@ def test_a_store_that_cannot_be_is_one_line(kuleshov: Run, tmp_path: Path, monke
     assert status == 1
     assert "KULESHOV_STORE" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("stage", ["index", "detect", "align", "extract", "train"])
+def test_a_bad_allowance_stops_before_the_stage_does_anything(stage: str, tmp_path: Path, kuleshov: Run) -> None:
+    """The folder has no params.yaml: a stage that began would say that instead."""
+    status, _, err = kuleshov("-C", str(tmp_path), stage, "--max-failures", "many")
+    assert status == 1
+    assert "--max-failures: max_failures is 'many': give a count" in err
+
+
+def test_init_refuses_a_column_that_is_not_ours_and_quotes_what_to_type(tmp_path: Path, kuleshov: Run) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n")
+    made = tmp_path / "my project"
+    start = ("init", str(made), "--adapter", "csv", "--root", str(table))
+    status, _, err = kuleshov(*start, "--column", "lable=emotion")
+    assert status == 1
+    assert "--column 'lable=emotion': there is no 'lable' to map; ours are path, label" in err
+    assert not made.exists()
+    status, out, _ = kuleshov(*start)
+    assert status == 0
+    assert f"cd '{made}' && dvc repro" in out
+    assert "git commit" in out

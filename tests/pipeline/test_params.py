@@ -92,3 +92,16 @@ def test_anything_else_in_the_file_is_a_setting_error(tmp_path: Path, text: str)
 def test_a_number_in_scientific_notation_is_a_number(project: Path) -> None:
     edit(project, "learning_rate: 0.001", "learning_rate: 1e-2")
     assert params.load(project).train.heads["average"].learning_rate == 0.01
+
+
+def test_a_bad_name_in_a_table_is_told_without_the_table(project: Path) -> None:
+    edit(project, "    attention_c:\n", "    a/b:\n")
+    with pytest.raises(SettingError, match=r"params.yaml: train.heads: head name 'a/b': ") as caught:
+        params.load(project)
+    assert "learning_rate" not in str(caught.value)
+
+
+def test_a_bad_allowance_is_named_once(project: Path) -> None:
+    edit(project, "max_failures: 5%", "max_failures: 500%")
+    with pytest.raises(SettingError, match=r"params.yaml: max_failures is '500%': give a count"):
+        params.load(project)

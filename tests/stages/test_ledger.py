@@ -111,5 +111,7 @@ def test_too_many_failures_name_the_reasons_the_most_frequent_first() -> None:
         ledger.enforce(Allowance.parse("39%"), 10)
     assert str(caught.value) == (
         "extract/faces: 4 of 10 items failed (truncated 2, changed 1, empty 1), max_failures is 39%; "
-        "see failures/extract/faces.csv, mend or remove them, or raise max_failures"
+        "see artifacts/failures/extract/faces.csv, mend or remove them, or raise max_failures"
     )
+    with pytest.raises(TooManyFailures, match=r"see out/failures\.csv, mend"):
+        ledger.enforce(Allowance.parse("39%"), 10, Path("out/failures.csv"))

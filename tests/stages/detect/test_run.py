@@ -242,7 +242,7 @@ def test_boxes_without_their_size_are_detected_again(
     with store.writer(boxes_spec(settings)) as writer:  # as a run that was killed between two shards leaves it
         for sample in manifest.samples:
             writer.add(item_key(sample.content, region=FACES), None, status="no_face")
-    with pytest.raises(MissingInputError, match="run kuleshov detect"):
+    with pytest.raises(MissingInputError, match="run kuleshov detect, then align and extract"):
         read(manifest, store, settings)
     detections, _, counts = run(manifest, photos, store, settings, Ledger("detect"))
     assert counts.computed == 3

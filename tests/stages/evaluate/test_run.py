@@ -69,6 +69,10 @@ def test_seeds_are_compared_on_what_all_of_them_have(manifest: MakeManifest, mem
     head = evaluate(members, corpus, split="test")["heads"]["mean"]
     assert (head["n"], head["n_missing"]) == (2, 2)
     assert [seed["n"] for seed in head["seeds"].values()] == [2, 2]
+    lack = "of 4 samples lack an answer: heads are scored without them, the baseline with"
+    assert f"2 {lack}" in evaluate(members, corpus, split="test")["warnings"]
+    assert f"1 {lack}" in evaluate(members[:1], corpus, split="test")["warnings"]
+    assert not any("lack" in w for w in evaluate([member(corpus, "aabb")], corpus, split="test")["warnings"])
     assert evaluate(members, corpus, split="test")["n_failed"] == 0
     assert evaluate(members[:1], corpus, split="test")["n_failed"] == 1
 

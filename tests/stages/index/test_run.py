@@ -151,7 +151,7 @@ def test_unlabelled_photos(plant: Plant, contents: ContentIndex, ledger: Ledger)
 
 
 def test_nothing_left(plant: Plant, contents: ContentIndex, ledger: Ledger) -> None:
-    with pytest.raises(DataError, match=r"none of the 2 item\(s\) of .*: sad/a.png: empty, .* has 0 bytes"):
+    with pytest.raises(DataError, match=r"none of the 2 item\(s\) of .*: sad/a.png: empty, the file has no bytes"):
         run(IndexSettings("folder", plant({"sad/a.png": b"", "sad/b.png": b""})), contents=contents, ledger=ledger)
     assert len(ledger) == 2
 
@@ -160,5 +160,5 @@ def test_settings_are_checked(plant: Plant, contents: ContentIndex, ledger: Ledg
     root = plant({"sad/a.png": 1})
     with pytest.raises(SettingError, match="'fodler'"):
         run(IndexSettings("fodler", root), contents=contents, ledger=ledger)
-    with pytest.raises(SettingError, match=r"index\.val is 0\.9"):
+    with pytest.raises(SettingError, match=r"data\.split\.val is 0\.9"):
         run(IndexSettings("folder", root, val=0.9), contents=contents, ledger=ledger)

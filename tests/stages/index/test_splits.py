@@ -103,7 +103,7 @@ def test_a_share_of_nothing_is_nothing() -> None:
 
 @pytest.mark.parametrize(("val", "test"), [(-0.1, 0.1), (0.1, -0.1), (0.5, 0.5), (float("nan"), 0.1), (2, 0)])
 def test_shares_out_of_range(val: float, test: float) -> None:
-    with pytest.raises(SettingError, match=r"index.val is .* and index.test"):
+    with pytest.raises(SettingError, match=r"data\.split\.val is .* and data\.split\.test"):
         assign_splits(many({"a": 4}), val=val, test=test, seed=0)
 
 

@@ -143,7 +143,7 @@ def test_columns_are_mapped(read_text: Read) -> None:
         ("path,emotion", {}, "no column 'label'"),
         ("path,label", {"group": "identity"}, r"no column 'identity' \(for group\)"),
         ("path,label,x1,y1", {}, "no column 'x2'"),
-        ("path,label", {"emotion": "label"}, "index.columns has 'emotion': .*path, label, sample_id"),
+        ("path,label", {"emotion": "label"}, "data.columns has 'emotion': .*path, label, sample_id"),
     ],
 )
 def test_columns_that_are_not_there(read_text: Read, header: str, columns: dict[str, str], said: str) -> None:

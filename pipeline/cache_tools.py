@@ -1,0 +1,210 @@
+"""What `kuleshov cache` needs of a project: the blocks that its settings ask for, and a sample's items in them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cache.errors import CacheError
+from cache.keys import FACES, BlockSpec, item_key
+from cache.store import BlockInfo, Store
+from cache.why import flat, names_block, nearest, shown
+from pipeline.project import Project
+from stages.detect.faces import Faces, faces_of
+from stages.detect.run import SIZE_SPEC, boxes_spec
+from stages.detect.settings import FaceSource
+from stages.errors import DataError, WeightsError
+from stages.extract.plan import plan_role
+from stages.index.manifest import Sample
+
+Kind = Literal["photo", "boxes", "faces"]
+"""What an item of a block is: the whole photo, all that the detector finds in it, or the project's face items."""
+
+Lines = Iterator[str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A block that a project's settings ask for: its spec, what its items are, and the command that writes it."""
+
+    spec: BlockSpec
+    kind: Kind
+    command: str
+
+
+def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
+    """The blocks that the settings ask for, in the order in which the stages write them, each once.
+
+    Returns them, and a line for each role whose keys cannot be known because its weights are not here.
+
+    Raises:
+        SettingError: a setting names what does not exist.
+        WeightsError: the detector's weights are missing or not the ones that were published.
+    """
+    settings = project.params
+    boxes = boxes_spec(settings.detect)
+    found = [Wanted(SIZE_SPEC, "photo", "detect"), Wanted(boxes, "boxes", "detect")]
+    crops: dict[str, Wanted] = {}
+    taps: list[Wanted] = []
+    unknown: list[str] = []
+    for role in sorted(settings.extract.backbones):
+        try:
+            plan = plan_role(role, settings.extract, project.weights_folder, boxes.key, settings.detect.faces)
+        except WeightsError as error:
+            unknown.append(f"{role}: its key is not known ({error})")
+            continue
+        if plan.crops:
+            crops[plan.crops.key] = Wanted(plan.crops, "faces", "align")
+        kind: Kind = "faces" if plan.crops else "photo"
+        taps += [Wanted(spec, kind, f"extract {role}") for spec in plan.blocks.values()]
+    once = {one.spec.key: one for one in (*found, *crops.values(), *taps)}
+    return list(once.values()), unknown
+
+
+def sample_keys(sample: Sample, kind: Kind, source: FaceSource) -> list[bytes]:
+    """Item keys of a sample in a block of this kind; none where faces are given and the sample has no face box."""
+    if kind == "photo":
+        return [item_key(sample.content)]
+    if kind == "boxes":
+        return [item_key(sample.content, region=FACES)]
+    return [item.key for item in faces_of(sample, Faces.none((1, 1)), source)]
+
+
+def project_items(project: Project) -> dict[str, dict[str, list[bytes]]]:
+    """For every sample of the manifest its item keys by kind, see `sample_keys`.
+
+    Raises:
+        MissingInputError: there is no manifest.
+    """
+    kinds, source = get_args(Kind), project.params.detect.faces
+    return {s.sample_id: {kind: sample_keys(s, kind, source) for kind in kinds} for s in project.manifest.samples}
+
+
+def why(project: Project, target: str) -> Lines:
+    """What `kuleshov cache why` says of a sample of the project, or of a block.
+
+    Raises:
+        DataError: there is no such sample or block.
+    """
+    has_project = (project.folder / "params.yaml").exists()
+    if has_project and (project.artifacts / "manifest.csv").exists():
+        sample = next((s for s in project.manifest.samples if s.sample_id == target), None)
+        if sample is not None:
+            return _why_sample(project, sample)
+    blocks = list(project.store.blocks())
+    chosen = [info for info in blocks if names_block(target, info.spec, info.path.name)]
+    if not chosen:
+        raise DataError(
+            f"{target!r} is no sample of {project.artifacts / 'manifest.csv'} and no block of {project.store.root}; "
+            "kuleshov cache ls lists the blocks, kuleshov index the samples"
+        )
+    return _why_blocks(project, chosen, blocks, has_project)
+
+
+def _why_sample(project: Project, sample: Sample) -> Lines:
+    wanted, unknown = wanted_blocks(project)
+    blocks = list(project.store.blocks())
+    names = {info.spec.key: info.spec.name for info in blocks} | {one.spec.key: one.spec.name for one in wanted}
+    source = project.params.detect.faces
+    yield f"{sample.sample_id}: {sample.path}, content {sample.content[:12]}"
+    unread = faceless = ""  # why later blocks have no item of this sample
+    for one in wanted:
+        spec, keys = one.spec, sample_keys(sample, one.kind, source)
+        if not keys:
+            faceless = "no item, the data give this sample no face box"
+        absent = "" if one.command == "detect" else unread or (faceless if one.kind == "faces" else "")
+        head = f"{spec.name} ({spec.level}): "
+        block = project.store.open(spec)
+        here = block.statuses(keys)
+        if all(here) and keys:
+            detail = next((d for _, s, d in map(block.item, keys) if s not in {"ok", "no_face"} and d), "")
+            yield head + _hit(here, block.count(keys).tolist(), spec.key, detail)
+        elif absent:
+            yield head + absent
+        else:
+            some = f"{sum(map(bool, here))} of {len(keys)} items here; " if any(here) else ""
+            yield f"{head}miss, {some}kuleshov {one.command} computes it"
+            lacking = [key for key, status in zip(keys, here, strict=True) if not status]
+            yield from _nearest(project.store, spec, lacking, blocks, names)
+        if one.command == "detect" and here[0] == "no_face" and source == "found":
+            faceless = "no item, no face was found in this photo"
+        elif one.command == "detect" and here[0] not in {"ok", "no_face", ""}:
+            unread = f"no item, detection failed ({here[0]})"
+    yield from unknown
+
+
+def _hit(statuses: Sequence[str], rows: Sequence[int], key: str, detail: str) -> str:
+    counts = ", ".join(
+        status if count == 1 and len(statuses) == 1 else f"{status} {count} items"
+        for status, count in sorted(Counter(statuses).items())
+    )
+    failed = not set(statuses) <= {"ok", "no_face"}
+    remedy = f"{f' ({detail})' if detail else ''}; kuleshov cache retry forgets it" if failed else ""
+    return f"hit, {counts}, {_number(sum(rows), 'row')}, key {key[:16]}{remedy}"
+
+
+def _nearest(
+    store: Store, spec: BlockSpec, keys: Sequence[bytes], blocks: Sequence[BlockInfo], names: dict[str, str]
+) -> Lines:
+    """Of the other blocks of this name: the nearest that holds the items, else the nearest, and what differs."""
+    own = next((info for info in blocks if info.spec.key == spec.key), None)
+    if own is None:
+        yield f"  no block has the key {spec.key[:16]}"
+    else:
+        yield f"  block {own.path.name} has this key and {_number(own.items, 'item')}, but not this one"
+    ranked = nearest(spec, blocks)
+    if not ranked:
+        yield f"  there is no other block of {spec.name} at level {spec.level}"
+        return
+    for info, found in ranked:
+        try:
+            holds = bool(store.open(info.spec).has(keys).all())
+        except CacheError as error:  # damage there is no reason here
+            yield f"  block {info.path.name} cannot be read: {error}"
+            continue
+        if holds:
+            yield f"  the same item is in block {info.path.name}, with another key:"
+            yield from (f"    {difference.line(info.path.name, names)}" for difference in found)
+            return
+    if own is None:
+        info, found = ranked[0]
+        yield f"  the nearest block is {info.path.name}, without this item:"
+        yield from (f"    {difference.line(info.path.name, names)}" for difference in found)
+
+
+def _why_blocks(project: Project, chosen: Sequence[BlockInfo], blocks: Sequence[BlockInfo], has_project: bool) -> Lines:
+    wanted, unknown = wanted_blocks(project) if has_project else ([], [])
+    names = {info.spec.key: info.spec.name for info in blocks} | {one.spec.key: one.spec.name for one in wanted}
+    for info in chosen:
+        yield from _described(info, names)
+        same = [one for one in wanted if (one.spec.name, one.spec.level) == (info.spec.name, info.spec.level)]
+        if not has_project:
+            yield f"  {project.folder} is no project: nothing to compare it with"
+        elif any(one.spec.key == info.spec.key for one in same):
+            yield "  the settings of this project ask for this block"
+        elif not same:
+            yield f"  the settings of this project ask for no {info.spec.name} at level {info.spec.level}"
+            yield from (f"  {line}" for line in unknown)
+        for one in same if all(one.spec.key != info.spec.key for one in same) else ():
+            [(_, found)] = nearest(one.spec, [info])
+            yield f"  the settings of this project ask for another {info.spec.name}:"
+            yield from (f"    {difference.line(info.path.name, names)}" for difference in found)
+
+
+def _described(info: BlockInfo, names: dict[str, str]) -> Lines:
+    spec = info.spec
+    age = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.newest)) if info.newest else "never"
+    size = spec.numerics.get("dtype", "float32")
+    row = {"global": "a photo", "frame": "a photo or frame", "face": "a face", "person": "a person box"}[spec.level]
+    yield f"{info.path.name}: {spec.name}, a row is {row}, {'x'.join(map(str, spec.shape)) or 'one'} {size}"
+    counts = (_number(info.items, "item"), _number(info.rows, "row"), _number(info.shards, "shard"))
+    yield f"  {', '.join(counts)}; last written {age}; key {spec.key}"
+    skip = {"source", "tap", "level", "shape"}
+    yield from (f"  {path}: {shown(value, names)}" for path, value in flat(spec) if path not in skip)
+
+
+def _number(count: int, unit: str) -> str:
+    return f"{count} {unit}" + ("" if count == 1 else "s")
