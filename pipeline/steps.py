@@ -13,6 +13,7 @@ from pipeline.project import Project
 from stages.blocks import BlockRow, Counts, write_block_rows
 from stages.errors import DataError, SettingError
 from stages.ledger import Allowance, Ledger
+from stages.tables import write_csv
 
 if TYPE_CHECKING:
     from stages.train.run import Inputs
@@ -170,8 +171,8 @@ def evaluate(project: Project) -> Lines:
     write_metrics(headline(metrics), project.artifacts / "scores.json")
     folder = project.artifacts / "plots"
     confusion = plots.confusion_rows(members, project.manifest, split=settings.split)
-    plots.write_rows(folder / "confusion.csv", plots.CONFUSION_COLUMNS, confusion)
-    plots.write_rows(folder / "accuracy.csv", plots.ACCURACY_COLUMNS, plots.accuracy_rows(metrics))
+    write_csv(folder / "confusion.csv", plots.CONFUSION_COLUMNS, confusion)
+    write_csv(folder / "accuracy.csv", plots.ACCURACY_COLUMNS, plots.accuracy_rows(metrics))
     lines = [f"evaluate: split {settings.split}, n = {metrics['n']}; accuracy with 95 % intervals"]
     for name, value, low, high in plots.accuracy_rows(metrics):
         interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""

@@ -6,8 +6,6 @@ it is byte-equal however the rows came to be (one process or many, at once or re
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import NamedTuple
 
 from cache.block import Block
 from cache.keys import key_hex
+from stages.tables import write_csv
 
 COLUMNS = ("block", "item", "status", "rows")
 
@@ -57,10 +56,4 @@ def block_rows(block: Block, keys: Sequence[bytes]) -> list[BlockRow]:
 
 def write_block_rows(path: Path, rows: Iterable[BlockRow]) -> None:
     """Write the manifest, sorted, each item once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(sorted(set(rows)))
-    os.replace(temporary, path)
+    write_csv(path, COLUMNS, sorted(set(rows)))

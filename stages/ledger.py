@@ -7,12 +7,12 @@ summary, and fails the stage only when there are more than the user allows.
 from __future__ import annotations
 
 import csv
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.errors import DataError, SettingError, TooManyFailures
+from stages.tables import write_csv
 
 COLUMNS = ("sample_id", "reason", "detail")
 _ALLOWANCE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(%?)\s*$")
@@ -77,14 +77,8 @@ class Ledger:
 
     def write(self, path: Path) -> None:
         """Write the ledger as CSV, sorted by sample_id (an empty ledger is a file with a header)."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for sample_id, (reason, detail) in sorted(self.entries.items()):
-                writer.writerow((sample_id, reason, detail))
-        os.replace(temporary, path)
+        rows = ((sample_id, reason, detail) for sample_id, (reason, detail) in sorted(self.entries.items()))
+        write_csv(path, COLUMNS, rows)
 
     @classmethod
     def read(cls, path: Path) -> Ledger:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from stages.detect.faces import LANDMARKS
 from stages.detect.run import Detections
+from stages.tables import write_csv
 
 COLUMNS = (
     *("sample_id", "frame", "face", "x1", "y1", "x2", "y2", "score"),
@@ -19,17 +19,15 @@ COLUMNS = (
 
 def write_table(path: Path, detections: Detections) -> None:
     """Write the table, sorted by sample_id; px to a hundredth, an empty cell where there is no score or landmark."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for sample_id in sorted(detections.items):
-            faces = detections.faces(sample_id)
-            for i in range(len(faces)):
-                box, points = (_cells(part[i].reshape(-1), 2) for part in (faces.boxes, faces.landmarks))
-                writer.writerow((sample_id, 0, i, *box, *_cells(faces.scores[i : i + 1], 6), *points))
-    os.replace(temporary, path)
+    write_csv(path, COLUMNS, _rows(detections))
+
+
+def _rows(detections: Detections) -> Iterator[tuple[object, ...]]:
+    for sample_id in sorted(detections.items):
+        faces = detections.faces(sample_id)
+        for i in range(len(faces)):
+            box, points = (_cells(part[i].reshape(-1), 2) for part in (faces.boxes, faces.landmarks))
+            yield (sample_id, 0, i, *box, *_cells(faces.scores[i : i + 1], 6), *points)
 
 
 def _cells(values: np.ndarray, digits: int) -> list[str]:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from stages.errors import DataError, MissingInputError
+from stages.tables import write_csv
 
 COLUMNS = ("sample_id", "path", "media", "labels", "split", "group", "subset", "boxes", "content")
 SPLITS = ("train", "val", "test")
@@ -114,13 +114,7 @@ class Manifest:
         for sample in self.samples:
             if (problem := sample_problem(sample)) is not None:
                 raise DataError(f"sample '{printable(sample.sample_id)}' cannot be written to {path}: {problem}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "w", newline="", encoding="utf-8") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(_row(sample) for sample in self.samples)
-        os.replace(temporary, path)
+        write_csv(path, COLUMNS, (_row(sample) for sample in self.samples))
 
     @classmethod
     def read(cls, path: Path) -> Manifest:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from stages.tables import write_csv
 
 COLUMNS = ("sample_id", "frame", "face", "weight")
 
@@ -19,13 +20,7 @@ Row = tuple[str, int, int, float]
 
 def write(path: Path, rows: Iterable[Row]) -> None:
     """Write rows in the order given, weights to six digits; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows((sample_id, frame, face, f"{weight:.6g}") for sample_id, frame, face, weight in rows)
-    os.replace(temporary, path)
+    write_csv(path, COLUMNS, ((sample_id, frame, face, f"{weight:.6g}") for sample_id, frame, face, weight in rows))
 
 
 def read(path: Path) -> list[Row]:

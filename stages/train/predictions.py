@@ -8,10 +8,9 @@ not scored) or several joined by `;`.
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.errors import DataError, MissingInputError
+from stages.tables import write_csv
 
 COLUMNS = ("sample_id", "split", "label")
 TOLERANCE = 1e-3
@@ -126,18 +126,13 @@ def write(path: Path, predictions: Predictions) -> None:
     Rows are sorted by sample_id. A probability is rounded to 7 significant digits (float32 has no more) and written
     in the shortest form that reads back as that number. The file appears whole or not at all.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    order = sorted(range(len(predictions)), key=predictions.sample_ids.__getitem__)
-    with open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow((*COLUMNS, *predictions.classes))
-        for i in order:
-            values = (repr(float(f"{value:.7g}") + 0.0) for value in predictions.probabilities[i].tolist())
-            writer.writerow(
-                (predictions.sample_ids[i], predictions.splits[i], ";".join(predictions.labels[i]), *values)
-            )
-    os.replace(temporary, path)
+    write_csv(path, (*COLUMNS, *predictions.classes), _rows(predictions))
+
+
+def _rows(predictions: Predictions) -> Iterator[tuple[str, ...]]:
+    for i in sorted(range(len(predictions)), key=predictions.sample_ids.__getitem__):
+        values = (repr(float(f"{value:.7g}") + 0.0) for value in predictions.probabilities[i].tolist())
+        yield (predictions.sample_ids[i], predictions.splits[i], ";".join(predictions.labels[i]), *values)
 
 
 def read(path: Path, kind: Kind | None = None) -> Predictions:

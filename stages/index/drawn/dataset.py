@@ -14,11 +14,9 @@ interrupted run leaves no table that is wrong. Pictures of an earlier, longer ru
 
 from __future__ import annotations
 
-import csv
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +25,7 @@ from stages.errors import DataError, SettingError
 from stages.index.drawn.clips import NO_PYAV, plan_clip, write_clip
 from stages.index.drawn.scenes import ScenePlan, draw_scene
 from stages.progress import progress
+from stages.tables import write_csv
 
 JPEG_QUALITY = 92
 MOST_SCENES, MOST_CLIPS = 100_000, 10_000
@@ -124,8 +123,8 @@ def _write_scenes(folder: Path, scenes: int, seed: int) -> list[ScenePlan]:
         scene = draw_scene(seed, index)
         scene.image.save(folder / _image_path(scene.plan), format="JPEG", quality=JPEG_QUALITY)
         plans.append(scene.plan)
-    _write_csv(folder / "faces.csv", FACE_COLUMNS, (row for plan in plans for row in face_rows(plan)))
-    _write_csv(folder / "labels.csv", LABEL_COLUMNS, (label_row(plan) for plan in plans))
+    write_csv(folder / "faces.csv", FACE_COLUMNS, (row for plan in plans for row in face_rows(plan)))
+    write_csv(folder / "labels.csv", LABEL_COLUMNS, (label_row(plan) for plan in plans))
     return plans
 
 
@@ -157,7 +156,7 @@ def _write_clips(folder: Path, clips: int, seed: int) -> list[str]:
     for plan in progress(plans, total=clips, desc="clips", unit="clip"):
         write_clip(folder / "clips" / f"{plan.name}.mp4", plan)
     rows = [(f"clips/{plan.name}.mp4", plan.label, plan.split, plan.name) for plan in plans]
-    _write_csv(folder / "clips.csv", CLIP_COLUMNS, rows)
+    write_csv(folder / "clips.csv", CLIP_COLUMNS, rows)
     return [plan.label for plan in plans]
 
 
@@ -175,12 +174,3 @@ def _copy_photos(folder: Path) -> list[str]:
         else:
             notes.append(f"predict/{name} left out: this scikit-image does not carry it")
     return notes
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    os.replace(temporary, path)

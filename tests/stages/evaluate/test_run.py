@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from stages.errors import DataError, MissingInputError, SettingError
-from stages.evaluate.plots import ACCURACY_COLUMNS, accuracy_rows, confusion_rows, write_rows
+from stages.evaluate.plots import ACCURACY_COLUMNS, accuracy_rows, confusion_rows
 from stages.evaluate.run import evaluate, headline, write_metrics
 from stages.index.manifest import Manifest
+from stages.tables import write_csv
 from stages.train.predictions import Predictions
 
 MakeManifest = Callable[..., Manifest]
@@ -199,7 +200,7 @@ def test_rows_for_plots(manifest: MakeManifest, member: MakeMember, tmp_path: Pa
     found = evaluate(members, corpus, split="test")
     rows = accuracy_rows(found)
     assert [row[:2] for row in rows] == [("all", 0.5), ("zed", 1.0), ("mean", 0.5), ("baseline", 0.5)]
-    write_rows(tmp_path / "plots" / "accuracy.csv", ACCURACY_COLUMNS, [*rows[:0], ("x", 0.5, None, 1 / 3)])
+    write_csv(tmp_path / "plots" / "accuracy.csv", ACCURACY_COLUMNS, [*rows[:0], ("x", 0.5, None, 1 / 3)])
     text = (tmp_path / "plots" / "accuracy.csv").read_text()
     assert text == "name,accuracy,low,high\nx,0.5,,0.3333333333333333\n"
     assert confusion_rows(members, corpus, split="test") == [("a", "b"), ("a", "b"), ("b", "b"), ("b", "b")]
