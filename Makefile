@@ -28,7 +28,7 @@ demo: install weights  ## draw the demo data set, run every stage, write report.
 	@echo "open $(CURDIR)/artifacts/report.html"
 
 test: install weights  ## the bounded test suite
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: install weights  ## long counts
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m soak
