@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache import journal
+from cache import dtypes, journal
 from cache.batches import join_runs, pad
 from cache.errors import MissingRowsError
 from cache.keys import KEY_DTYPE, BlockSpec, key_array, key_hex
@@ -44,7 +44,7 @@ class Block:
         self._start = _join(none, [s.offsets[:-1] for s in self.shards])[first]
         self._count = _join(none, [np.diff(s.offsets) for s in self.shards])[first]
         self._status = _join(np.empty(0, STATUS_DTYPE), [s.status for s in self.shards])[first]
-        self._dtype = np.dtype(spec.numerics.get("dtype", "float32"))
+        self._dtype, self._widen = dtypes.stored(spec), dtypes.name(spec) == dtypes.BFLOAT16
         self._row_bytes = math.prod(spec.shape) * self._dtype.itemsize
         self._prefix = _prefix(self.keys)
         self._space, self._place = self._mapped()
@@ -101,7 +101,7 @@ class Block:
         if self._space is not None:
             rows = self._shaped(self._space.view(int(self._place[position]), count))
         else:
-            rows = shard.rows[start : start + count] if count else self._shaped(np.empty(0, np.uint8))
+            rows = self._given(shard.rows[start : start + count]) if count else self._shaped(np.empty(0, np.uint8))
         return rows, bytes(self._status[position]).decode(), shard.details.get(int(self._item[position]), "")
 
     def count(self, keys: Sequence[bytes] | np.ndarray) -> np.ndarray:
@@ -194,7 +194,11 @@ class Block:
 
     def _shaped(self, content: np.ndarray) -> np.ndarray:
         rows = len(content) // self._row_bytes if self._row_bytes else 0
-        return content.view(self._dtype).reshape((rows, *self.spec.shape))
+        return self._given(content.view(self._dtype).reshape((rows, *self.spec.shape)))
+
+    def _given(self, stored: np.ndarray) -> np.ndarray:
+        """Rows as readers get them."""
+        return dtypes.from_bfloat16(stored) if self._widen else stored
 
     def _slow_rows(self, positions: np.ndarray, counts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Rows of shards that cannot be mapped side by side (compressed ones), one shard after another."""
@@ -206,7 +210,7 @@ class Block:
             within = np.arange(int(length.sum())) - np.repeat(_starts(length)[:-1], length)
             source = np.repeat(self._start[positions[mine]], length) + within
             out[np.repeat(offsets[mine], length) + within] = self.shards[number].rows[source]
-        return out
+        return self._given(out)
 
 
 def _starts(counts: Sequence[int] | np.ndarray) -> np.ndarray:

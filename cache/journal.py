@@ -36,8 +36,8 @@ class Record:
     rows: int
 
 
-def append(folder: Path, record: Record) -> None:
-    """Add a record durably."""
+def append(folder: Path, record: Record) -> str:
+    """Add a record durably; returns the name of its file."""
     folder.mkdir(parents=True, exist_ok=True)
     fields = dict(record.__dict__)
     text = canonical_json({**fields, "check": _check(fields)}) + "\n"
@@ -47,24 +47,37 @@ def append(folder: Path, record: Record) -> None:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(temporary, folder / f"{Path(record.shard).stem}.json")
+        name = f"{Path(record.shard).stem}.json"
+        os.replace(temporary, folder / name)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(folder)
+    return name
+
+
+def names(folder: Path) -> list[str]:
+    """File names of all records, sorted: the same for every reader."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
+    except FileNotFoundError:
+        return []
 
 
 def read(folder: Path) -> list[Record]:
-    """All records, in the order of their names (the same for every reader).
+    """All records, in the order of their names.
 
     Raises:
         DamagedError: a record is cut short or altered.
     """
-    if not folder.is_dir():
-        return []
-    return [_parse(path) for path in sorted(folder.glob("*.json"))]
+    return [parse(folder / name) for name in names(folder)]
 
 
-def _parse(path: Path) -> Record:
+def parse(path: Path) -> Record:
+    """One record.
+
+    Raises:
+        DamagedError: it is cut short or altered.
+    """
     try:
         fields = json.loads(path.read_text(encoding="ascii"))
         check = fields.pop("check")

@@ -14,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-LEVELS = ("global", "frame", "face", "person")
+LEVEL_ROWS = {
+    "global": "a photo, or a whole clip",
+    "frame": "a photo, or one frame of a clip",
+    "face": "one face of a photo or frame: found, given, or the whole image",
+    "person": "one given person box of a photo or frame",
+}
+"""Level -> what one row is."""
+
+LEVELS = tuple(LEVEL_ROWS)
 KEY_BYTES = 16
 KEY_DTYPE = np.dtype(f"S{KEY_BYTES}")
 """Item keys in arrays: 16 bytes. numpy pads and compares them with trailing NULs, which 16 full bytes make exact."""

@@ -17,9 +17,10 @@ import numpy as np
 
 from cache import journal
 from cache.errors import CacheError, DamagedError, StorePlaceError
-from cache.keys import KEY_BYTES, BlockSpec
+from cache.keys import BlockSpec
 from cache.lock import commit_lock
-from cache.shard import Item, check_bytes, sync_folder, write_shard
+from cache.pack import Pack, Style, read_style, write_shard
+from cache.shard import check_bytes, dataset_rows, sync_folder
 from cache.store import BlockInfo
 
 GOOD = frozenset({"ok", "no_face"})
@@ -65,12 +66,12 @@ def _failed(path: Path) -> dict[bytes, str]:
 
 def _replace(place: Path, spec: BlockSpec, old: journal.Record, failed: set[bytes]) -> None:
     """Put a shard without the failed items in the place of one that has them."""
-    items = [item for item in _items(place / "shards" / old.shard, spec) if item.key not in failed]
+    whole, style = _whole(place / "shards" / old.shard, spec)
+    pack = whole.without(failed)
     new: journal.Record | None = None
-    if items:
-        path, digest = write_shard(place / "shards", spec, items)
-        rows = sum(len(item.rows) for item in items)
-        new = journal.Record(path.name, digest, path.stat().st_size, len(items), rows)
+    if pack.keys:
+        path, digest = write_shard(place / "shards", spec, pack, style)
+        new = journal.Record(path.name, digest, path.stat().st_size, len(pack.keys), len(pack.rows))
     with commit_lock(place / "commit.lock"):  # no writer looks in between
         if new is not None:
             journal.append(place / "journal", new)
@@ -78,23 +79,22 @@ def _replace(place: Path, spec: BlockSpec, old: journal.Record, failed: set[byte
     (place / "shards" / old.shard).unlink(missing_ok=True)
 
 
-def _items(path: Path, spec: BlockSpec) -> list[Item]:
-    """Everything in a shard, in its order."""
+def _whole(path: Path, spec: BlockSpec) -> tuple[Pack, Style]:
+    """Everything in a checked shard, in its order, and how it was written."""
     with h5py.File(path, "r") as file:
         if file.attrs["key"] != spec.key:
             raise DamagedError(f"{path}: belongs to another block than {spec.key[:12]}; move it away")
-        rows, offsets = np.asarray(file["rows"]), np.asarray(file["offsets"])
-        keys, statuses = np.asarray(file["item_keys"]), np.asarray(file["item_status"])
+        keys, statuses, offsets = (np.asarray(file[name]) for name in ("item_keys", "item_status", "offsets"))
         details = json.loads(np.asarray(file["item_detail"]).tobytes() or b"{}")
-    return [
-        Item(
-            key=keys[i].tobytes().ljust(KEY_BYTES, b"\0"),
-            rows=rows[offsets[i] : offsets[i + 1]],
-            status=bytes(statuses[i]).decode(),
-            detail=details.get(str(i), ""),
-        )
-        for i in range(len(keys))
-    ]
+        rows, style = dataset_rows(file), read_style(file)
+    pack = Pack(
+        keys=[key.tobytes() for key in keys],
+        counts=np.diff(offsets).tolist(),
+        statuses=[bytes(status).decode() for status in statuses],
+        details={int(number): text for number, text in details.items()},
+        rows=rows,
+    )
+    return pack, style
 
 
 def _unrecord(folder: Path, old: journal.Record) -> None:

@@ -1,16 +1,17 @@
 """One shard: an immutable HDF5 file with the rows of some items of one block.
 
-Layout, public and readable by plain h5py, h5dump and h5ls:
+Layout, public and readable by plain h5py, h5dump and h5ls (`cache/pack.py` writes it):
 
 | dataset | shape, dtype | meaning |
 |---|---|---|
-| `rows` | (R, ...) block's dtype | the features, contiguous and uncompressed |
+| `rows` | (R, ...) block's dtype | the features, contiguous and uncompressed unless the block asks otherwise |
 | `offsets` | (I + 1,) int64 | rows of item i are `rows[offsets[i]:offsets[i + 1]]` |
 | `item_keys` | (I, 16) uint8 | key of each item |
 | `item_status` | (I,) S16 | `ok`, `no_face`, or the reason it failed |
 | `item_detail` | (D,) uint8 | JSON: item number -> one line about a failure |
 
-Attributes of the file: `schema`, `spec` (JSON of the block's spec, in words), `key` (the block's key), `writer`.
+Attributes of the file: `schema`, `key` (the block's key), `spec` (JSON of the block's spec) and its fields one by one,
+`a row is` (in words), `writer` (versions), and what the stage adds, such as `licence` and `packages`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ import hashlib
 import json
 import math
 import os
-import platform
-import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,71 +30,11 @@ import h5py
 import numpy as np
 
 from cache.errors import DamagedError, SchemaError, StorePlaceError
-from cache.keys import KEY_BYTES, KEY_DTYPE, BlockSpec, canonical_json
+from cache.dtypes import to_bfloat16
+from cache.keys import KEY_DTYPE
 
 SCHEMA = 1
 STATUS_DTYPE = np.dtype("S16")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item to write: its key, its rows (n, ...), its status and, for a failure, one line of detail."""
-
-    key: bytes
-    rows: np.ndarray
-    status: str = "ok"
-    detail: str = ""
-
-
-def write_shard(folder: Path, spec: BlockSpec, items: Sequence[Item]) -> tuple[Path, str]:
-    """Write items as one shard: temporary name, fsync, rename to a name of its own, fsync the folder.
-
-    Returns the path and the SHA-256 (hex) of the file's bytes. Until the journal records it, it does not exist.
-
-    Raises:
-        OSError: the file system refused; nothing is left behind.
-    """
-    image = _image(spec, items)
-    digest = hashlib.sha256(image).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
-    try:
-        with open(temporary, "wb", buffering=0) as handle:
-            left = memoryview(image)
-            while left:
-                left = left[handle.write(left) :]
-            os.fsync(handle.fileno())
-        # Equal items give equal bytes: the second half keeps one writer from removing another's file.
-        path = folder / f"{digest[:24]}-{secrets.token_hex(4)}.h5"
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(folder)
-    return path, digest
-
-
-def _image(spec: BlockSpec, items: Sequence[Item]) -> bytes:
-    """The HDF5 file in memory: the process crashes where HDF5 itself meets a full disk."""
-    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
-        _fill(file, spec, items)
-        file.flush()
-        return file.id.get_file_image()
-
-
-def _fill(file: h5py.File, spec: BlockSpec, items: Sequence[Item]) -> None:
-    counts = [len(item.rows) for item in items]
-    file.attrs["schema"] = SCHEMA
-    file.attrs["key"] = spec.key
-    file.attrs["spec"] = canonical_json(spec.as_dict())
-    versions = {"h5py": h5py.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    file.attrs["writer"] = canonical_json({"kuleshov schema": SCHEMA, **versions})
-    file.create_dataset("rows", data=np.concatenate([item.rows for item in items]))
-    file.create_dataset("offsets", data=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    keys = np.frombuffer(b"".join(item.key for item in items), dtype=np.uint8)
-    file.create_dataset("item_keys", data=keys.reshape(len(items), KEY_BYTES))
-    file.create_dataset("item_status", data=np.array([item.status.encode() for item in items], dtype=STATUS_DTYPE))
-    details = {str(i): item.detail for i, item in enumerate(items) if item.detail}
-    file.create_dataset("item_detail", data=np.frombuffer(canonical_json(details).encode(), dtype=np.uint8))
 
 
 def sync_folder(folder: Path) -> None:
@@ -112,7 +51,8 @@ class Shard:
     """An opened shard: small tables in memory, its rows on disk (no HDF5 handle and no descriptor stays open).
 
     Attributes:
-        shape, dtype: of the dataset `rows`, (R, ...) and the block's dtype.
+        shape: of the dataset `rows`, (R, ...).
+        dtype: of its bytes; uint16 where they are bfloat16.
         offset: byte of the file where the rows start; None where they are compressed or there are none.
         offsets: (I + 1,) int64.
         item_keys: (I,) `KEY_DTYPE`.
@@ -136,7 +76,7 @@ class Shard:
 
     @property
     def rows(self) -> np.ndarray:
-        """(R, ...) all rows, read-only: a memory map made for this call, or decoded where they are compressed."""
+        """(R, ...) all rows as stored, read-only: a memory map made for this call, or decoded from compressed ones."""
         if self.offset is None:
             return _decoded(self.path)
         return map_dataset(self.path, self.shape, self.dtype, self.offset)
@@ -222,7 +162,7 @@ def open_shard(path: Path, sha256: str, key: str) -> Shard:
         return Shard(
             path=path,
             shape=rows.shape,
-            dtype=rows.dtype,
+            dtype=_stored_dtype(rows),
             offset=rows.id.get_offset() if rows.size else None,
             offsets=_dataset(file, "offsets")[()],
             item_keys=keys.view(KEY_DTYPE).reshape(len(keys)),
@@ -244,10 +184,22 @@ def map_dataset(path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int
     return np.asarray(np.memmap(path, mode="r", dtype=dtype, shape=shape, offset=offset))
 
 
+def _stored_dtype(rows: h5py.Dataset) -> np.dtype:
+    """Of a dataset's bytes: h5py gives bfloat16, which numpy does not have, as float32."""
+    return rows.dtype if rows.id.get_type().get_size() == rows.dtype.itemsize else np.dtype(np.uint16)
+
+
 @lru_cache(maxsize=4)
 def _decoded(path: Path) -> np.ndarray:
     """Rows of a shard that cannot be mapped. The last few are kept: a shard's bytes never change."""
     with h5py.File(path, "r") as file:
-        rows = np.asarray(_dataset(file, "rows")[()])
+        rows = dataset_rows(file)
     rows.flags.writeable = False
     return rows
+
+
+def dataset_rows(file: h5py.File) -> np.ndarray:
+    """The dataset `rows` of an open shard, decoded, in the dtype of its bytes (uint16 for bfloat16)."""
+    rows = _dataset(file, "rows")
+    values = np.asarray(rows[()])
+    return values if values.dtype == _stored_dtype(rows) else to_bfloat16(values)

@@ -6,6 +6,7 @@ records a shard in the journal, is done by one at a time, and leaves out items t
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -18,11 +19,11 @@ from types import TracebackType
 import h5py
 import numpy as np
 
-from cache import journal
+from cache import dtypes, journal
 from cache.errors import DamagedError, RangeError, StorePlaceError
 from cache.keys import BlockSpec
 from cache.lock import commit_lock
-from cache.shard import Item, write_shard
+from cache.pack import PLAIN_STYLE, Pack, Style, write_shard
 
 FLUSH_ROWS = 16_384
 FLUSH_ITEMS = 65_536
@@ -49,13 +50,15 @@ class BlockWriter:
         flush_rows: float = FLUSH_ROWS,
         flush_bytes: float = FLUSH_BYTES,
         flush_seconds: float = FLUSH_SECONDS,
+        style: Style = PLAIN_STYLE,
     ) -> None:
         self.place = place
         self.spec = spec
-        self._dtype = np.dtype(spec.numerics.get("dtype", "float32"))
-        self._limits = (flush_rows, flush_bytes, flush_seconds)
-        self._items: list[Item] = []
-        self._rows = self._bytes = 0
+        row_bytes = max(math.prod(spec.shape) * dtypes.stored(spec).itemsize, 1)
+        self._limit = min(flush_rows, flush_bytes / row_bytes)
+        self._seconds = flush_seconds
+        self._style = style
+        self._gathered = _Gathered(spec, int(max(min(self._limit, FLUSH_ROWS), 1)))
         self._since = time.monotonic()
         self._pending: deque[Future[None]] = deque()
         self._recorded = _Recorded(place)
@@ -76,15 +79,10 @@ class BlockWriter:
             ValueError: the rows have another shape than the spec says.
             StorePlaceError: an earlier shard could not be written.
         """
-        rows = np.empty((0, *self.spec.shape), self._dtype) if rows is None else rows
-        if rows.shape[1:] != self.spec.shape:
-            raise ValueError(f"{self.spec.name}: rows of shape {rows.shape[1:]}, the spec says {self.spec.shape}")
-        self._items.append(Item(key, _cast(rows, self._dtype, self.spec), status, detail))
-        self._rows += len(rows)
-        self._bytes += self._items[-1].rows.nbytes
-        rows_limit, bytes_limit, seconds = self._limits
-        late = time.monotonic() - self._since >= seconds
-        if self._rows >= rows_limit or self._bytes >= bytes_limit or len(self._items) >= FLUSH_ITEMS or late:
+        gathered = self._gathered
+        gathered.add(key, rows, status, detail)
+        late = time.monotonic() - self._since >= self._seconds
+        if gathered.count >= self._limit or len(gathered.keys) >= FLUSH_ITEMS or late:
             self._hand_over(WAITING_SHARDS)
 
     def flush(self) -> None:
@@ -93,10 +91,10 @@ class BlockWriter:
 
     def _hand_over(self, waiting: int) -> None:
         """Give the gathered items to the writer thread, and wait until at most `waiting` shards are unwritten."""
-        items, self._items, self._rows, self._bytes = self._items, [], 0, 0
         self._since = time.monotonic()
-        if items:
-            self._pending.append(_thread().submit(_commit, self.place, self.spec, items, self._recorded))
+        pack = self._gathered.take()
+        if pack.keys:
+            self._pending.append(_thread().submit(_commit, self.place, self.spec, pack, self._recorded, self._style))
         failed: BaseException | None = None
         while self._pending and (len(self._pending) > waiting or self._pending[0].done()):
             failed = self._pending.popleft().exception() or failed
@@ -104,21 +102,99 @@ class BlockWriter:
             raise failed
 
 
+class _Gathered:
+    """Items of the next shard: their rows are cast into one array as they come.
+
+    Attributes:
+        keys: of the items.
+        count: rows of all of them.
+    """
+
+    def __init__(self, spec: BlockSpec, capacity: int) -> None:
+        self._spec, self._capacity = spec, capacity
+        self._dtype, self._bfloat16 = dtypes.stored(spec), dtypes.name(spec) == dtypes.BFLOAT16
+        self._start()
+
+    def _start(self) -> None:
+        self.keys: list[bytes] = []
+        self.count = 0
+        self._counts: list[int] = []
+        self._statuses: list[str] = []
+        self._details: dict[int, str] = {}
+        self._rows: np.ndarray | None = None
+
+    def add(self, key: bytes, rows: np.ndarray | None, status: str, detail: str) -> None:
+        """See `BlockWriter.add`."""
+        count = 0
+        if rows is not None:
+            if rows.shape[1:] != self._spec.shape:
+                raise ValueError(f"{self._spec.name}: rows of shape {rows.shape[1:]}, the spec says {self._spec.shape}")
+            count = len(rows)
+            if count:
+                self._put(rows, self.count + count)
+        if detail:
+            self._details[len(self.keys)] = detail
+        self.keys.append(key)
+        self._counts.append(count)
+        self._statuses.append(status)
+        self.count += count
+
+    def _put(self, rows: np.ndarray, end: int) -> None:
+        if self._rows is None or end > len(self._rows):  # memory that nothing was put into costs nothing yet
+            grown = np.empty((max(self._capacity, 2 * end if self.count else end), *self._spec.shape), self._dtype)
+            if self._rows is not None:
+                grown[: self.count] = self._rows[: self.count]
+            self._rows = grown
+        place = self._rows[self.count : end]
+        if self._bfloat16:
+            place[...] = dtypes.to_bfloat16(rows)
+            _check_range(rows, dtypes.from_bfloat16(place), self._spec)
+        elif self._dtype.kind != "f" or (rows.dtype.kind == "f" and rows.dtype.itemsize <= self._dtype.itemsize):
+            place[...] = rows
+        else:
+            with np.errstate(over="ignore"):
+                place[...] = rows
+            _check_range(rows, place, self._spec)
+
+    def take(self) -> Pack:
+        """All items; the next `add` begins another shard."""
+        rows = np.empty((0, *self._spec.shape), self._dtype) if self._rows is None else self._rows[: self.count]
+        pack = Pack(self.keys, self._counts, self._statuses, self._details, rows)
+        self._start()
+        return pack
+
+
+def _check_range(rows: np.ndarray, cast: np.ndarray, spec: BlockSpec) -> None:
+    if bool(np.isfinite(cast).all()):
+        return
+    if bool((~np.isfinite(cast) & np.isfinite(rows)).any()):
+        worst = float(np.abs(rows[np.isfinite(rows)]).max())
+        raise RangeError(
+            f"{spec.name}: a value of {worst:g} does not fit {dtypes.name(spec)}; set extract.dtype to float32"
+        )
+
+
 class _Recorded:
     """Item keys that the journal had when this writer looked last. Only the writer thread touches it."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
-        self._shards: set[str] = set()
+        self._names: set[str] = set()
         self._keys: set[bytes] = set()
 
     def update(self) -> set[bytes]:
-        """All recorded keys; reads only shards that are new."""
-        for record in journal.read(self._place / "journal"):
-            if record.shard not in self._shards:
-                self._shards.add(record.shard)
+        """All recorded keys; reads only records and shards that are new."""
+        for name in journal.names(self._place / "journal"):
+            if name not in self._names:
+                record = journal.parse(self._place / "journal" / name)
+                self._names.add(name)
                 self._keys.update(_item_keys(self._place / "shards" / record.shard))
         return self._keys
+
+    def add(self, name: str, keys: Sequence[bytes]) -> None:
+        """What this writer recorded itself."""
+        self._names.add(name)
+        self._keys.update(keys)
 
 
 def _item_keys(path: Path) -> list[bytes]:
@@ -130,25 +206,24 @@ def _item_keys(path: Path) -> list[bytes]:
         return []  # a damaged shard holds nothing; readers say so
 
 
-def _commit(place: Path, spec: BlockSpec, items: Sequence[Item], recorded: _Recorded) -> None:
+def _commit(place: Path, spec: BlockSpec, pack: Pack, recorded: _Recorded, style: Style) -> None:
     """Write the items as a shard and record it, without those that are recorded already.
 
     Raises:
         StorePlaceError: the file system refused.
     """
     try:
-        while items := _new(items, recorded.update()):
-            path, digest = write_shard(place / "shards", spec, items)
+        pack = pack.without(recorded.update())
+        while pack.keys:
+            path, digest = write_shard(place / "shards", spec, pack, style)
+            record = journal.Record(path.name, digest, path.stat().st_size, len(pack.keys), len(pack.rows))
             with commit_lock(place / "commit.lock"):
-                left = _new(items, recorded.update())
-                if len(left) == len(items):
-                    rows = sum(len(item.rows) for item in items)
-                    journal.append(
-                        place / "journal", journal.Record(path.name, digest, path.stat().st_size, len(items), rows)
-                    )
+                left = pack.without(recorded.update())
+                if left is pack:
+                    recorded.add(journal.append(place / "journal", record), pack.keys)
                     return
             path.unlink(missing_ok=True)  # another writer recorded some of them meanwhile
-            items = left
+            pack = left
     except DamagedError:
         raise
     except (OSError, RuntimeError) as error:  # HDF5 says some write errors as RuntimeError
@@ -157,15 +232,6 @@ def _commit(place: Path, spec: BlockSpec, items: Sequence[Item], recorded: _Reco
             f"{place}: cannot write a shard ({' '.join(reason.split())[:200]}); what was recorded before is kept; mend "
             "the cause and run the stage again"
         ) from error
-
-
-def _new(items: Sequence[Item], recorded: set[bytes]) -> list[Item]:
-    """Items not recorded yet, each key once (the first)."""
-    found: dict[bytes, Item] = {}
-    for item in items:
-        if item.key not in recorded:
-            found.setdefault(item.key, item)
-    return list(found.values())
 
 
 _threads: dict[int, ThreadPoolExecutor] = {}
@@ -179,16 +245,3 @@ def _thread() -> ThreadPoolExecutor:
             _threads.clear()
             _threads[os.getpid()] = ThreadPoolExecutor(1, thread_name_prefix="kuleshov-writer")
         return _threads[os.getpid()]
-
-
-def _cast(rows: np.ndarray, dtype: np.dtype, spec: BlockSpec) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        cast = np.array(rows, dtype=dtype, order="C")  # a copy: the caller may reuse its buffer
-    if dtype.kind != "f" or (rows.dtype.kind == "f" and rows.dtype.itemsize <= dtype.itemsize) or not rows.size:
-        return cast
-    if np.abs(rows).max() <= np.finfo(dtype).max:  # no NaN either: it compares as false
-        return cast
-    if bool((~np.isfinite(cast) & np.isfinite(rows)).any()):
-        worst = float(np.abs(rows[np.isfinite(rows)]).max())
-        raise RangeError(f"{spec.name}: a value of {worst:g} does not fit {dtype}; set extract.dtype to float32")
-    return cast

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache import journal, shard
+from cache import journal, pack, shard
 from cache.errors import DamagedError, MissingRowsError, RangeError, SchemaError, StorePlaceError
 from cache.keys import BlockSpec, item_key
 from cache.store import Store
@@ -145,7 +145,7 @@ def test_a_damaged_journal_record_is_said(tmp_path: Path, spec: BlockSpec, damag
 
 def test_a_shard_of_a_newer_schema_is_refused(tmp_path: Path, spec: BlockSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
-    monkeypatch.setattr(shard, "SCHEMA", shard.SCHEMA + 1)
+    monkeypatch.setattr(pack, "SCHEMA", pack.SCHEMA + 1)
     fill(store, spec, [1])
     monkeypatch.undo()
     with pytest.raises(SchemaError, match="upgrade"):
