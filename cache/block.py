@@ -25,16 +25,20 @@ class Block:
     Rows are read from memory maps. However large the block is, the maps count for at most `cache.maps.RESIDENT_BYTES`
     of this process's memory while rows are copied out of them, and no file stays open.
 
+    Args:
+        place: the block's folder.
+        shared: its folders in stores that lie under this one; an item is taken from the first place that has it.
+
     Attributes:
         keys: (I,) item keys, sorted, each once (two writers may have recorded the same item).
     """
 
-    def __init__(self, place: Path, spec: BlockSpec) -> None:
+    def __init__(self, place: Path, spec: BlockSpec, shared: Sequence[Path] = ()) -> None:
         self.spec = spec
         self.place = place
-        records = journal.read(place / "journal")
-        check_all([(place / "shards" / r.shard, r.sha256, r.size) for r in records])
-        self.shards: list[Shard] = [open_shard(place / "shards" / r.shard, r.sha256, spec.key) for r in records]
+        found = [(one / "shards" / r.shard, r) for one in (place, *shared) for r in journal.read(one / "journal")]
+        check_all([(path, r.sha256, r.size) for path, r in found])
+        self.shards: list[Shard] = [open_shard(path, r.sha256, spec.key) for path, r in found]
         self.keys, first = np.unique(_join(key_array([]), [s.item_keys for s in self.shards]), return_index=True)
         sizes = [len(s.item_keys) for s in self.shards]
         self._first_item = _starts(sizes)  # of each shard

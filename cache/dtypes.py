@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `float32` | 4 | 3.4e38 | none |
 | `float16` | 2 | 65,504 | 2^-11 (0.05 %) from 6.1e-5 on; below, at most 3e-8 absolute |
-| `bfloat16` | 2 | 3.4e38 | 2^-9 (0.2 %) |
+| `bfloat16` | 2 | 3.4e38 | 2^-8 (0.4 %) |
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from cache import dtypes
 from cache.block import Block
 from cache.errors import DamagedError, StorePlaceError
 from cache.keys import KEY_BYTES, BlockSpec, canonical_json
@@ -176,7 +177,7 @@ def pooled(block: Block, limit: int = CHUNK_BYTES // 4) -> Iterator[Pooled]:
 
 def is_feature(spec: BlockSpec) -> bool:
     """Whether a block's rows are vectors that a network made: what is pooled when nobody names blocks."""
-    floating = np.dtype(spec.numerics.get("dtype", "float32")).kind == "f"
+    floating = dtypes.given(spec).kind == "f"
     return floating and len(spec.shape) == 1 and spec.tap != "boxes"
 
 

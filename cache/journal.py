@@ -39,8 +39,7 @@ class Record:
 def append(folder: Path, record: Record) -> str:
     """Add a record durably; returns the name of its file."""
     folder.mkdir(parents=True, exist_ok=True)
-    fields = dict(record.__dict__)
-    text = canonical_json({**fields, "check": _check(fields)}) + "\n"
+    text = encode(record)
     temporary = folder / f".{os.getpid()}-{secrets.token_hex(6)}.tmp"
     try:
         with open(temporary, "w", encoding="ascii") as handle:
@@ -57,10 +56,7 @@ def append(folder: Path, record: Record) -> str:
 
 def names(folder: Path) -> list[str]:
     """File names of all records, sorted: the same for every reader."""
-    try:
-        return sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
-    except FileNotFoundError:
-        return []
+    return sorted(path.name for path in folder.glob("[!.]*.json"))
 
 
 def read(folder: Path) -> list[Record]:
@@ -79,15 +75,33 @@ def parse(path: Path) -> Record:
         DamagedError: it is cut short or altered.
     """
     try:
-        fields = json.loads(path.read_text(encoding="ascii"))
+        return decode(path.read_bytes())
+    except ValueError as error:
+        raise DamagedError(
+            f"{path}: damaged journal record ({error}); delete it and run the stage again: only its shard is recomputed"
+        ) from None
+
+
+def encode(record: Record) -> str:
+    """The text of a record's file."""
+    fields = dict(record.__dict__)
+    return canonical_json({**fields, "check": _check(fields)}) + "\n"
+
+
+def decode(content: bytes) -> Record:
+    """The record in a file's content.
+
+    Raises:
+        ValueError: it is not what `encode` gave.
+    """
+    try:
+        fields = json.loads(content.decode("ascii"))
         check = fields.pop("check")
         if check != _check(fields):
             raise ValueError("its check does not fit its fields")
         return Record(**fields)
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise DamagedError(
-            f"{path}: damaged journal record ({error}); delete it and run the stage again: only its shard is recomputed"
-        ) from None
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _check(fields: dict[str, object]) -> str:

@@ -69,7 +69,7 @@ class Style:
     """How shards of a block are written; nothing here changes a value or a key.
 
     Attributes:
-        compression: of the rows: `none`, `gzip` or `lzf`. Compressed rows are smaller, cannot be mapped, and read slowly.
+        compression: of the rows: `none`, `gzip` or `lzf`. Compressed rows cannot be mapped: reading them is slow.
         made_by: what people want to know later: licence of the weights, versions of packages.
     """
 
@@ -124,7 +124,7 @@ def _parts(spec: BlockSpec, pack: Pack, style: Style) -> list[memoryview]:
     content = image.getbuffer()
     if gap is None:
         return [content]
-    rows = memoryview(np.ascontiguousarray(pack.rows).reshape(-1).view(np.uint8))
+    rows = np.ascontiguousarray(pack.rows).reshape(-1).view(np.uint8).data
     padding = memoryview(bytes(max(gap - len(content), 0)))
     return [content[:gap], padding, rows, content[gap + len(rows) :]]
 

@@ -29,8 +29,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cache.errors import DamagedError, SchemaError, StorePlaceError
 from cache.dtypes import to_bfloat16
+from cache.errors import DamagedError, SchemaError, StorePlaceError
 from cache.keys import KEY_DTYPE
 
 SCHEMA = 1

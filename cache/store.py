@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,17 @@ from cache import journal
 from cache.block import Block
 from cache.errors import DamagedError, SchemaError, StorePlaceError
 from cache.keys import BlockSpec, canonical_json
+from cache.pack import PLAIN_STYLE, Style
 from cache.shard import SCHEMA
 from cache.writer import BlockWriter
 
 
 @dataclass(frozen=True)
 class BlockInfo:
-    """A line of `kuleshov cache ls`: sizes in bytes, `newest` as seconds since the epoch (0 when empty)."""
+    """A line of `kuleshov cache ls`: sizes in bytes, `newest` as seconds since the epoch (0 when empty).
+
+    `shared` says that it lies in a store under the user's own, which is only read.
+    """
 
     spec: BlockSpec
     path: Path
@@ -35,70 +39,121 @@ class BlockInfo:
     rows: int
     size: int
     newest: float
+    shared: bool = False
 
 
 class Store:
-    """A folder of blocks.
+    """A folder of blocks, laid over others that are only read.
+
+    Args:
+        root: where new rows go; made when it is not there.
+        shared: stores of a group or a machine. What they hold is not computed again; nothing in them is changed.
 
     Raises:
-        StorePlaceError: the folder cannot be made or written.
-        SchemaError: a newer version of Kuleshov wrote the store.
+        StorePlaceError: the folder cannot be made or read, or a shared store is not there.
+        SchemaError: a newer version of Kuleshov wrote a store.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shared: Sequence[Path] = ()) -> None:
         self.root = root
+        self.shared = tuple(shared)
         try:
             (root / "blocks").mkdir(parents=True, exist_ok=True)
-            self._check_schema()
+            if not (root / "store.json").exists():
+                _write_once(root / "store.json", canonical_json({"schema": SCHEMA}))
+            _check_schema(root)
         except OSError as error:
             raise StorePlaceError(
                 f"{root}: the feature store cannot be used ({error.strerror}); mend it, or set KULESHOV_STORE"
             ) from None
-
-    def _check_schema(self) -> None:
-        place = self.root / "store.json"
-        if not place.exists():
-            _write_once(place, canonical_json({"schema": SCHEMA}))
-        try:
-            schema = int(json.loads(place.read_text())["schema"])
-        except (ValueError, KeyError, TypeError):
-            raise DamagedError(f"{place}: not readable as a store's description; restore or delete this file") from None
-        if schema > SCHEMA:
-            raise SchemaError(f"{self.root}: schema {schema}, this version reads up to {SCHEMA}; upgrade kuleshov")
+        for place in self.shared:
+            try:
+                _check_schema(place)
+            except OSError as error:
+                raise StorePlaceError(
+                    f"{place}: no shared feature store ({error.strerror}); mend it, or set KULESHOV_STORE_SHARED"
+                ) from None
 
     def place(self, spec: BlockSpec) -> Path:
         """The folder of a block: a name for people and the start of its key."""
-        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in f"{spec.source}-{spec.tap}-{spec.level}")
-        return self.root / "blocks" / f"{safe}-{spec.key[:16]}"
+        return self.root / _folder(spec)
 
     def open(self, spec: BlockSpec) -> Block:
-        """A block as it is recorded now. A block that nobody wrote is empty."""
-        return Block(self.place(spec), spec)
+        """A block as it is recorded now, here and in the shared stores. A block that nobody wrote is empty."""
+        folder = _folder(spec)
+        return Block(self.root / folder, spec, [place / folder for place in self.shared])
 
-    def writer(self, spec: BlockSpec, **limits: float) -> BlockWriter:
-        """A writer of new items; `limits` are `flush_rows`, `flush_bytes`, `flush_seconds`."""
+    def writer(self, spec: BlockSpec, style: Style = PLAIN_STYLE, **limits: float) -> BlockWriter:
+        """A writer of new items; `limits` are `flush_rows`, `flush_bytes`, `flush_seconds`.
+
+        Raises:
+            StorePlaceError: the store may not be written.
+        """
         place = self.place(spec)
-        place.mkdir(parents=True, exist_ok=True)
-        _write_once(place / "block.json", json.dumps({"key": spec.key, **spec.as_dict()}, indent=1, sort_keys=True))
-        return BlockWriter(place, spec, **limits)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            _write_once(place / "block.json", json.dumps({"key": spec.key, **spec.as_dict()}, indent=1, sort_keys=True))
+        except OSError as error:
+            raise StorePlaceError(
+                f"{place}: cannot be written ({error.strerror}); mend it, or set KULESHOV_STORE"
+            ) from None
+        return BlockWriter(place, spec, style=style, **limits)
 
-    def blocks(self) -> Iterator[BlockInfo]:
-        """Every block in the store, by name."""
-        for path in sorted((self.root / "blocks").iterdir()):
-            spec = read_spec(path)
-            if spec is None:
-                continue
-            records = journal.read(path / "journal")
-            newest = max((p.stat().st_mtime for p in (path / "journal").glob("*.json")), default=0.0)
-            yield BlockInfo(
-                spec=spec,
-                path=path,
-                shards=len(records),
-                items=sum(r.items for r in records),
-                rows=sum(r.rows for r in records),
-                size=sum(r.size for r in records),
-                newest=newest,
-            )
+    def blocks(self, *, shared: bool = False, damaged: list[DamagedError] | None = None) -> Iterator[BlockInfo]:
+        """Every block in the store, by name.
+
+        Args:
+            shared: also those of the shared stores, after them.
+            damaged: takes the errors of blocks whose description or journal is damaged, which are left out.
+
+        Raises:
+            DamagedError: of the first such block, without a list for them.
+        """
+        for root in (self.root, *(self.shared if shared else ())):
+            for path in sorted((root / "blocks").iterdir()):
+                try:
+                    info = _info(path, shared=root != self.root)
+                except DamagedError as error:
+                    if damaged is None:
+                        raise
+                    damaged.append(error)
+                else:
+                    if info is not None:
+                        yield info
+
+
+def _folder(spec: BlockSpec) -> Path:
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in f"{spec.source}-{spec.tap}-{spec.level}")
+    return Path("blocks") / f"{safe}-{spec.key[:16]}"
+
+
+def _check_schema(root: Path) -> None:
+    place = root / "store.json"
+    try:
+        schema = int(json.loads(place.read_text())["schema"])
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{place}: not readable as a store's description; restore or delete this file") from None
+    if schema > SCHEMA:
+        raise SchemaError(f"{root}: schema {schema}, this version reads up to {SCHEMA}; upgrade kuleshov")
+
+
+def _info(path: Path, *, shared: bool) -> BlockInfo | None:
+    """What is recorded of the block in a folder; None where the folder is not a block."""
+    spec = read_spec(path)
+    if spec is None:
+        return None
+    records = journal.read(path / "journal")
+    newest = max((p.stat().st_mtime for p in (path / "journal").glob("*.json")), default=0.0)
+    return BlockInfo(
+        spec=spec,
+        path=path,
+        shards=len(records),
+        items=sum(r.items for r in records),
+        rows=sum(r.rows for r in records),
+        size=sum(r.size for r in records),
+        newest=newest,
+        shared=shared,
+    )
 
 
 def read_spec(place: Path) -> BlockSpec | None:
@@ -108,23 +163,58 @@ def read_spec(place: Path) -> BlockSpec | None:
         DamagedError: `block.json` is not what was written.
     """
     try:
-        fields = json.loads((place / "block.json").read_text())
-        key = fields.pop("key")
-        spec = BlockSpec.from_dict(fields)
+        content = (place / "block.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DamagedError(f"{place / 'block.json'}: damaged; delete this file and run the stage again") from None
-    if spec.key != key:
-        raise DamagedError(
-            f"{place / 'block.json'}: its key does not fit its fields; delete it and run the stage again"
-        )
+    return parse_spec(content, place / "block.json")
+
+
+def describe(spec: BlockSpec) -> str:
+    """The text of a block's `block.json`."""
+    return json.dumps({"key": spec.key, **spec.as_dict()}, indent=1, sort_keys=True) + "\n"
+
+
+def parse_spec(content: bytes, place: Path | str) -> BlockSpec:
+    """The spec in the content of a `block.json`; `place` is what an error names.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    try:
+        fields = json.loads(content)
+        key = fields.pop("key")
+        spec = BlockSpec.from_dict(fields)
+        fits = spec.key == key
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DamagedError(f"{place}: damaged; delete this file and run the stage again") from None
+    if not fits:
+        raise DamagedError(f"{place}: its key does not fit its fields; delete it and run the stage again")
     return spec
+
+
+def check_schema(content: bytes, place: Path | str) -> None:
+    """Refuse the content of a `store.json` that this version does not read; `place` is what an error names.
+
+    Raises:
+        DamagedError: it is not a store's description.
+        SchemaError: a newer version of Kuleshov wrote the store.
+    """
+    try:
+        schema = int(json.loads(content)["schema"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DamagedError(f"{place}: not readable as a store's description; restore or delete this file") from None
+    if schema > SCHEMA:
+        raise SchemaError(f"{place}: schema {schema}, this version reads up to {SCHEMA}; upgrade kuleshov")
+
+
+def store_text() -> str:
+    """The text of `store.json`."""
+    return canonical_json({"schema": SCHEMA}) + "\n"
 
 
 def _write_once(path: Path, text: str) -> None:
     if path.exists():
         return
     temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    temporary.write_text(text + "\n")
+    temporary.write_text(text)
     os.replace(temporary, path)

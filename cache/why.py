@@ -128,13 +128,16 @@ def names_block(name: str, spec: BlockSpec, folder: str) -> bool:
     return name in {folder, spec.name} or is_prefix
 
 
-def select(store: Store, names: Sequence[str]) -> list[BlockInfo]:
+def select(store: Store, names: Sequence[str], *, shared: bool = False) -> list[BlockInfo]:
     """The blocks that `names` mean, by folder, each once; all blocks where no name is given.
+
+    Args:
+        shared: look in the shared stores as well; a block that lies in several is the first of them.
 
     Raises:
         MissingRowsError: a name means no block.
     """
-    blocks = list(store.blocks())
+    blocks = list({info.spec.key: info for info in reversed(list(store.blocks(shared=shared)))}.values())[::-1]
     if not names:
         return blocks
     for name in names:

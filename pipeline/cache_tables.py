@@ -38,7 +38,7 @@ def export(
     whole_rows = form in {".h5", ".hdf5"}
     if samples is not None and not whole_rows:
         raise SettingError(f"{out}: only .h5 takes --samples; leave it out, or name an .h5")
-    specs = [info.spec for info in select(store, names)]
+    specs = [info.spec for info in select(store, names, shared=True)]
     if not whole_rows:
         unfit = next((spec for spec in specs if not is_feature(spec)), None)
         if names and unfit is not None:

@@ -16,7 +16,8 @@ from pipeline.project import Project
 from stages.detect.faces import Faces, faces_of
 from stages.detect.run import SIZE_SPEC, boxes_spec
 from stages.detect.settings import FaceSource
-from stages.errors import DataError, WeightsError
+from stages.errors import DataError, MissingInputError, WeightsError
+from stages.extract.imported import find as find_imported
 from stages.extract.plan import plan_role
 from stages.index.manifest import Sample
 
@@ -38,7 +39,8 @@ class Wanted:
 def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
     """The blocks that the settings ask for, in the order in which the stages write them, each once.
 
-    Returns them, and a line for each role whose keys cannot be known because its weights are not here.
+    Returns them, and a line for each role whose keys cannot be known because its weights are not here, and for each
+    imported block that is not in the store.
 
     Raises:
         SettingError: a setting names what does not exist.
@@ -60,8 +62,24 @@ def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
             crops[plan.crops.key] = Wanted(plan.crops, "faces", "align")
         kind: Kind = "faces" if plan.crops else "photo"
         taps += [Wanted(spec, kind, f"extract {role}") for spec in plan.blocks.values()]
-    once = {one.spec.key: one for one in (*found, *crops.values(), *taps)}
-    return list(once.values()), unknown
+    brought, lost = _imported(project)
+    once = {one.spec.key: one for one in (*found, *crops.values(), *taps, *brought)}
+    return list(once.values()), unknown + lost
+
+
+def _imported(project: Project) -> tuple[list[Wanted], list[str]]:
+    """The imported blocks that the settings name, and a line for each that is not in the store."""
+    found: list[Wanted] = []
+    lost: list[str] = []
+    for name in project.params.extract.imported:
+        try:
+            spec = find_imported(project.store, name, project.params.extract)
+        except MissingInputError as error:
+            lost.append(str(error))
+            continue
+        command = f"cache import FILE --name {name} --level {spec.level}"
+        found.append(Wanted(spec, "faces" if spec.level == "face" else "photo", command))
+    return found, lost
 
 
 def sample_keys(sample: Sample, kind: Kind, source: FaceSource) -> list[bytes]:
@@ -94,7 +112,7 @@ def why(project: Project, target: str) -> Lines:
         sample = next((s for s in project.manifest.samples if s.sample_id == target), None)
         if sample is not None:
             return _why_sample(project, sample)
-    blocks = list(project.store.blocks())
+    blocks = list(project.store.blocks(shared=True))
     chosen = [info for info in blocks if names_block(target, info.spec, info.path.name)]
     if not chosen:
         raise DataError(
@@ -106,7 +124,7 @@ def why(project: Project, target: str) -> Lines:
 
 def _why_sample(project: Project, sample: Sample) -> Lines:
     wanted, unknown = wanted_blocks(project)
-    blocks = list(project.store.blocks())
+    blocks = list(project.store.blocks(shared=True))
     names = {info.spec.key: info.spec.name for info in blocks} | {one.spec.key: one.spec.name for one in wanted}
     source = project.params.detect.faces
     yield f"{sample.sample_id}: {sample.path}, content {sample.content[:12]}"

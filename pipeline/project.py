@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.store import Store
 from pipeline import params
-from pipeline.places import store_place
+from pipeline.places import open_store
 from stages.backbones.weights import weights_dir
 from stages.errors import MissingInputError
 from stages.index.contents import ContentIndex
@@ -31,8 +31,8 @@ class Project:
 
     @cached_property
     def store(self) -> Store:
-        """The user's feature store."""
-        return Store(store_place())
+        """The user's feature store, over the shared ones."""
+        return open_store()
 
     @cached_property
     def contents(self) -> ContentIndex:

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from cache.errors import DamagedError
-from pipeline.places import store_place
+from pipeline.commands.cache_import import import_
+from pipeline.places import open_store
 
 
 @click.group()
@@ -21,6 +22,9 @@ def cache() -> None:
     """
 
 
+cache.add_command(import_)
+
+
 @cache.command()
 def ls() -> None:
     """List the blocks: items, rows, size, age, key.
@@ -29,19 +33,21 @@ def ls() -> None:
     Example:
       kuleshov cache ls
     """
-    from cache.store import Store
-
-    store = Store(store_place())
+    store = open_store()
     click.echo(f"store in {store.root}")
-    rows = [("BLOCK", "LEVEL", "ITEMS", "ROWS", "SHARDS", "SIZE", "AGE", "KEY")]
-    for info in store.blocks():
+    rows = [("BLOCK", "LEVEL", "ITEMS", "ROWS", "SHARDS", "SIZE", "AGE", "KEY", "")]
+    damaged: list[DamagedError] = []
+    for info in store.blocks(shared=True, damaged=damaged):
         spec = info.spec
         age = _age(time.time() - info.newest) if info.newest else "-"
         counts = (str(info.items), str(info.rows), str(info.shards))
-        rows.append((spec.name, spec.level, *counts, _size(info.size), age, spec.key[:16]))
+        place = "shared" if info.shared else ""
+        rows.append((spec.name, spec.level, *counts, _size(info.size), age, spec.key[:16], place))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for error in damaged:
+        click.echo(f"damaged: {error}", err=True)
 
 
 @cache.command()
@@ -52,9 +58,7 @@ def du() -> None:
     Example:
       kuleshov cache du
     """
-    from cache.store import Store
-
-    store = Store(store_place())
+    store = open_store()
     blocks = list(store.blocks())
     click.echo(f"{_size(sum(info.size for info in blocks))} in {len(blocks)} blocks, {store.root}")
 
@@ -68,9 +72,7 @@ def verify(ctx: click.Context) -> None:
     Example:
       kuleshov cache verify
     """
-    from cache.store import Store
-
-    store = Store(store_place())
+    store = open_store()
     damaged = shards = 0
     for info in store.blocks():
         try:
@@ -131,10 +133,9 @@ def gc(names: tuple[str, ...], older_than: float | None, dry_run: bool) -> None:
       kuleshov cache gc --block resnet29/embedding --older-than 30
     """
     from cache import collect
-    from cache.store import Store
     from cache.why import select
 
-    store = Store(store_place())
+    store = open_store()
     pieces = list(collect.debris(store))
     if names or older_than is not None:
         chosen = select(store, names)
@@ -168,7 +169,6 @@ def export(folder: Path, out: Path, names: tuple[str, ...], force: bool, samples
     Example:
       kuleshov cache export features.h5 --block resnet29/embedding
     """
-    from cache.store import Store
     from pipeline.cache_tables import export as write
 
     items = None
@@ -177,7 +177,7 @@ def export(folder: Path, out: Path, names: tuple[str, ...], force: bool, samples
         from pipeline.project import Project
 
         items = project_items(Project(folder))
-    click.echo(write(out, Store(store_place()), names, overwrite=force, samples=items))
+    click.echo(write(out, open_store(), names, overwrite=force, samples=items))
 
 
 @cache.command()
@@ -195,10 +195,9 @@ def retry(names: tuple[str, ...]) -> None:
     from collections import Counter
 
     from cache.retry import forget_failed
-    from cache.store import Store
     from cache.why import select
 
-    store = Store(store_place())
+    store = open_store()
     blocks = select(store, names)
     total = 0
     for info in blocks:

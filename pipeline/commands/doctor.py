@@ -7,7 +7,7 @@ import shutil
 import click
 
 from cache.errors import CacheError
-from pipeline.places import store_place
+from pipeline.places import open_store, shared_places, store_place
 
 
 @click.command()
@@ -71,13 +71,12 @@ def _weights() -> None:
 
 
 def _store() -> str:
-    from cache.store import Store
-
     place = store_place()
     if not place.exists():
         return f"{place} (not made yet; KULESHOV_STORE names another place)"
     try:
-        blocks = list(Store(place).blocks())
+        blocks = list(open_store().blocks(shared=True))
     except CacheError as error:
         return str(error)
-    return f"{place}: {len(blocks)} blocks, {sum(b.size for b in blocks) / 1e6:.1f} MB"
+    under = f", over {', '.join(map(str, shared_places()))}" if shared_places() else ""
+    return f"{place}{under}: {len(blocks)} blocks, {sum(b.size for b in blocks) / 1e6:.1f} MB"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache import journal, pack, shard
+from cache import journal, pack
 from cache.errors import DamagedError, MissingRowsError, RangeError, SchemaError, StorePlaceError
 from cache.keys import BlockSpec, item_key
 from cache.store import Store
@@ -20,7 +21,7 @@ def rows(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, 4)).astype(np.float16)
 
 
-def fill(store: Store, spec: BlockSpec, counts: list[int], **limits: float) -> list[bytes]:
+def fill(store: Store, spec: BlockSpec, counts: list[int], **limits: Any) -> list[bytes]:
     keys = [item_key(f"{i:02x}") for i in range(len(counts))]
     with store.writer(spec, **limits) as writer:
         for i, (key, count) in enumerate(zip(keys, counts, strict=True)):

@@ -1,0 +1,91 @@
+"""A shared store that is only read, under a private one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.errors import DamagedError, SchemaError, StorePlaceError
+from cache.keys import BlockSpec, item_key
+from cache.store import Store
+from cache.why import select
+
+
+def put(store: Store, spec: BlockSpec, values: dict[str, float]) -> None:
+    with store.writer(spec) as writer:
+        for name, value in values.items():
+            writer.add(item_key(name), np.full((2, 4), value, np.float16))
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_rows_come_from_both_and_new_ones_go_to_the_private_store(tmp_path: Path, spec: BlockSpec) -> None:
+    put(Store(tmp_path / "group"), spec, {"a": 1, "b": 2})
+    before = tree(tmp_path / "group")
+    store = Store(tmp_path / "own", [tmp_path / "group"])
+    assert store.open(spec).has([item_key("a"), item_key("c")]).tolist() == [True, False]
+    put(store, spec, {"c": 3})
+    rows, offsets = store.open(spec).rows([item_key(name) for name in "cab"])
+    assert rows[:, 0].tolist() == [3, 3, 1, 1, 2, 2]
+    assert offsets.tolist() == [0, 2, 4, 6]
+    assert tree(tmp_path / "group") == before
+    assert Store(tmp_path / "own").open(spec).keys.tolist() == [item_key("c")]
+
+
+def test_of_two_the_private_row_is_taken(tmp_path: Path, spec: BlockSpec) -> None:
+    for name, value in (("first", 1), ("second", 2), ("own", 3)):
+        put(Store(tmp_path / name), spec, {"a": value})
+    shared = [tmp_path / "first", tmp_path / "second"]
+    assert Store(tmp_path / "own", shared).open(spec).item(item_key("a"))[0][0, 0] == 3
+    assert Store(tmp_path / "empty", shared).open(spec).item(item_key("a"))[0][0, 0] == 1
+
+
+def test_blocks_are_listed_with_the_store_they_are_in(tmp_path: Path, spec: BlockSpec) -> None:
+    put(Store(tmp_path / "group"), spec, {"a": 1})
+    store = Store(tmp_path / "own", [tmp_path / "group"])
+    assert list(store.blocks()) == []
+    assert [info.shared for info in store.blocks(shared=True)] == [True]
+    put(store, spec, {"b": 1})
+    assert [info.shared for info in store.blocks(shared=True)] == [False, True]
+    assert [info.shared for info in select(store, [spec.name], shared=True)] == [False]
+
+
+def test_a_damaged_description_hides_no_other_block(tmp_path: Path, spec: BlockSpec) -> None:
+    store = Store(tmp_path)
+    other = BlockSpec("other", "pooled", "global", (4,), 1, numerics={"dtype": "float16"})
+    put(store, spec, {"a": 1})
+    put(store, other, {"a": 1})
+    (store.place(spec) / "block.json").write_text("{")
+    damaged: list[DamagedError] = []
+    assert [info.spec for info in store.blocks(damaged=damaged)] == [other]
+    assert "block.json" in str(damaged[0])
+    with pytest.raises(DamagedError, match=r"block\.json"):
+        list(store.blocks())
+
+
+def test_a_shared_store_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StorePlaceError, match="KULESHOV_STORE_SHARED"):
+        Store(tmp_path / "own", [tmp_path / "nothing"])
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_shared_store_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "group")
+    (tmp_path / "group" / "store.json").write_text('{"schema": 99}')
+    with pytest.raises(SchemaError, match="group"):
+        Store(tmp_path / "own", [tmp_path / "group"])
+
+
+def test_places_are_separated_as_in_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: BlockSpec) -> None:
+    from pipeline.places import open_store
+
+    put(Store(tmp_path / "a"), spec, {"x": 1})
+    put(Store(tmp_path / "b"), spec, {"y": 2})
+    monkeypatch.setenv("KULESHOV_STORE", str(tmp_path / "own"))
+    monkeypatch.setenv("KULESHOV_STORE_SHARED", f"{tmp_path / 'a'}{os.pathsep}{os.pathsep}{tmp_path / 'b'}")
+    assert open_store().open(spec).has([item_key("x"), item_key("y")]).tolist() == [True, True]
