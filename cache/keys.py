@@ -108,7 +108,13 @@ def item_key(content: str, *, frame_s: float | None = None, region: str = WHOLE,
     An item has n >= 0 rows; row i of it is identified by (item key, i).
     """
     frame = "photo" if frame_s is None else f"{frame_s:.6f}"
-    return hashlib.sha256("\x1f".join((content, frame, region, view)).encode()).digest()[:KEY_BYTES]
+    plain = hashlib.sha256("\x1f".join((content, frame, region, PLAIN)).encode()).digest()[:KEY_BYTES]
+    return view_key(plain, view)
+
+
+def view_key(plain: bytes, view: str) -> bytes:
+    """Key of another view of an item, 16 bytes, from the key of the plain one."""
+    return plain if view == PLAIN else hashlib.sha256(b"\x1f".join((plain, view.encode()))).digest()[:KEY_BYTES]
 
 
 def box_region(x1: float, y1: float, x2: float, y2: float) -> str:

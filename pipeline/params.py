@@ -72,6 +72,13 @@ class Params(Settings):
     report: ReportSettings = ReportSettings()
     max_failures: str = "5%"
 
+    @field_validator("extract")
+    @classmethod
+    def _some_backbone(cls, extract: ExtractSettings) -> ExtractSettings:
+        if not extract.backbones:  # dvc.yaml has a stage for each
+            raise ValueError("backbones is empty; name at least one")
+        return extract
+
     @field_validator("max_failures", mode="before")
     @classmethod
     def _allowance(cls, value: object) -> str:

@@ -39,6 +39,7 @@ def provenance(project: Project) -> dict[str, object]:
     return {
         "versions": versions(),
         "backbones": backbones,
+        **({"imported features": _imported(project)} if settings.extract.imported else {}),
         "blocks": _blocks(project.artifacts / "blocks"),
         "faces": f"{settings.detect.faces}, detector {settings.detect.detector}",
         "heads": {
@@ -47,6 +48,22 @@ def provenance(project: Project) -> dict[str, object]:
         "seeds": list(settings.train.seeds),
         "command": "dvc repro",
     }
+
+
+def _imported(project: Project) -> dict[str, str]:
+    from stages.errors import MissingInputError
+    from stages.extract.imported import find
+
+    found: dict[str, str] = {}
+    for name, key in sorted(project.params.extract.imported.items()):
+        try:
+            spec = find(project.store, name, project.params.extract)
+        except MissingInputError:
+            found[name] = f"key {key}, not in the store any more"
+            continue
+        sha256 = spec.preprocessing["file_sha256"]
+        found[name] = f"{spec.level}, {spec.shape[0]} numbers a row, file sha256 {sha256[:16]}, key {key}"
+    return found
 
 
 def _blocks(folder: Path) -> dict[str, str]:

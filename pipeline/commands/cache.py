@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cache.errors import DamagedError
 from pipeline.commands.cache_import import import_
+from pipeline.commands.cache_remote import pull, push
+from pipeline.commands.shared import block_option as _block
+from pipeline.commands.shared import size_text as _size
 from pipeline.places import open_store
+
+if TYPE_CHECKING:
+    from pipeline.verify import Amount
 
 
 @click.group()
@@ -23,6 +30,8 @@ def cache() -> None:
 
 
 cache.add_command(import_)
+cache.add_command(push)
+cache.add_command(pull)
 
 
 @cache.command()
@@ -64,14 +73,35 @@ def du() -> None:
 
 
 @cache.command()
+@click.option(
+    "--sample",
+    metavar="N|P%",
+    help="Also compute so many of the project's samples again (20, or 1%), and compare their rows with the store's.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Which samples are drawn.  [default: 0]")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, max=1),
+    help="How far floats may be apart, as a part of a row's largest value.  [default: 0.005]",
+)
 @click.pass_context
-def verify(ctx: click.Context) -> None:
+def verify(ctx: click.Context, sample: str | None, seed: int | None, tolerance: float | None) -> None:
     """Compare every shard with the hash that the journal recorded.
+
+    With --sample, photos drawn from the project are detected, aligned and extracted again, into a temporary store, and
+    every item that the store has of them is compared: same status, same number of rows, and values within a tolerance,
+    because float16 rounds (0.0005) and another processor or batch changes about as much. Floats: the largest difference
+    is at most --tolerance times the row's largest value. A detector's boxes: times the longer side of the box. Crops
+    (0 to 255): 1 in the mean of a row. Ends with status 1 when an item is off.
 
     \b
     Example:
       kuleshov cache verify
+      kuleshov cache verify --sample 1%
     """
+    if sample is None and (seed is not None or tolerance is not None):
+        raise click.UsageError("--seed and --tolerance say how --sample works: give it too")
+    amount = _amount(sample) if sample is not None else None
     store = open_store()
     damaged = shards = 0
     for info in store.blocks():
@@ -81,7 +111,32 @@ def verify(ctx: click.Context) -> None:
             damaged += 1
             click.echo(f"damaged: {error}", err=True)
     click.echo(f"{shards} shards are as written; {damaged} blocks have damage")
+    if amount is not None and not damaged:
+        ctx.exit(_verify_sample(ctx.obj, amount, seed or 0, tolerance))
     ctx.exit(1 if damaged else 0)
+
+
+def _amount(sample: str) -> Amount:
+    from pipeline.verify import Amount
+
+    return Amount.parse(sample)
+
+
+def _verify_sample(folder: Path, amount: Amount, seed: int, tolerance: float | None) -> int:
+    """Say what `verify_sample` found; the exit status."""
+    import tempfile
+
+    from pipeline.project import Project
+    from pipeline.verify import TOLERANCE, verify_sample
+
+    with tempfile.TemporaryDirectory(prefix="kuleshov-") as scratch:
+        allowed = TOLERANCE if tolerance is None else tolerance
+        found = verify_sample(Project(folder), amount, seed, allowed, Path(scratch))
+    for line in found.off:
+        click.echo(f"off: {line}", err=True)
+    for line in found.lines:
+        click.echo(line)
+    return 1 if found.off else 0
 
 
 @cache.command()
@@ -103,15 +158,6 @@ def why(folder: Path, target: str) -> None:
 
     for line in explain(Project(folder), target):
         click.echo(line)
-
-
-_block = click.option(
-    "--block",
-    "names",
-    metavar="NAME|KEY",
-    multiple=True,
-    help="A block's folder, SOURCE/TAP, or the first digits of its key, see kuleshov cache ls. May be repeated.",
-)
 
 
 @cache.command()
@@ -210,14 +256,6 @@ def retry(names: tuple[str, ...]) -> None:
         click.echo(f"{total} item{'s are' if total > 1 else ' is'} tried again by the next run")
     else:
         click.echo(f"nothing failed in {len(blocks)} block{'s' if len(blocks) != 1 else ''}")
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def _age(seconds: float) -> str:

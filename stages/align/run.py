@@ -19,6 +19,7 @@ from cache.writer import BlockWriter
 from stages.align.templates import Template, find
 from stages.align.warp import crop_matrix, warp
 from stages.blocks import BlockRow, Counts, block_rows
+from stages.detect.detections import key_list
 from stages.detect.faces import FaceItem
 from stages.detect.run import Detections
 from stages.detect.settings import FaceSource
@@ -26,6 +27,7 @@ from stages.errors import MediaError
 from stages.index.manifest import Manifest, Sample
 from stages.index.samples import by_content, open_shared
 from stages.ledger import Ledger
+from stages.making import style
 from stages.progress import progress
 
 VERSION = 2
@@ -76,13 +78,14 @@ def run(
     chosen = [find(name) for name in sorted(set(templates))]
     specs = [crops_spec(template, detections.key, source) for template in chosen]
     blocks = [store.open(spec) for spec in specs]
-    keys = list(dict.fromkeys(item.key for items in detections.items.values() for item in items if len(item.faces)))
+    keys = list(dict.fromkeys(key_list(detections.pick(detections.readable(manifest.samples)).keys)))
     missing = [_missing(block, keys) for block in blocks]
     computed = failed = 0
     if any(missing):
         todo = list(_todo(manifest, detections, set().union(*missing)))
         with ExitStack() as stack:
-            writers = [stack.enter_context(store.writer(spec)) for spec in specs]
+            how = style("pillow", "numpy")
+            writers = [stack.enter_context(store.writer(spec, style=how)) for spec in specs]
             for samples, items in progress(todo, desc="align", unit="photo"):
                 try:
                     image = open_shared(samples, images_root)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from stages.device import DeviceName
 from stages.settings import Settings
 
-Role = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+IMPORTED = "imported"
+"""How heads call features that nobody here computed: `imported/NAME`. No role may be called so."""
+
+ROLE_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+
+Role = Annotated[str, Field(pattern=f"^{ROLE_PATTERN}$")]
 """A role names files and DVC stages."""
+
+KeyStart = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""The first 16 digits of a block's key. In YAML in quotes: it may look like a number."""
 
 
 class BackboneSettings(Settings):
@@ -21,25 +29,69 @@ class BackboneSettings(Settings):
         taps: its outputs to cache.
         stand_in: a backbone with the same taps that is used where the weights of `backbone` are not on this machine;
             it is said when that happens. None: missing weights are an error.
+        compression: of the rows in the store: `none`, `gzip` or `lzf`. Smaller files that cannot be mapped, so that
+            training reads them slowly. Not part of the key: rows that are there stay as they are.
     """
 
     backbone: str | None = None
     taps: tuple[str, ...] = Field(min_length=1)
     stand_in: str | None = None
+    compression: Literal["none", "gzip", "lzf"] = "none"
+
+
+class ViewSettings(Settings):
+    """Other views of the pixels, cached beside the plain one, which training may draw from.
+
+    Attributes:
+        flip: the mirrored view.
+        crops: how many random crops, of every face and of every photo.
+        seed: of the crops.
+        area: the smallest share of the picture's area that a crop shows; the largest is all of it.
+    """
+
+    flip: bool = False
+    crops: int = Field(default=0, ge=0, le=100)
+    seed: int = Field(default=0, ge=0)
+    area: float = Field(default=0.7, gt=0, le=1)
 
 
 class ExtractSettings(Settings):
     """How features are computed.
 
     Attributes:
-        backbones: role -> backbone.
-        dtype: of the stored rows. float16 has a relative error of at most 2^-11 (0.05 %) and ends at 65,504: a value
-            beyond is refused, never stored as inf.
+        backbones: role -> backbone; none only in a model that reads nothing but imported features.
+        dtype: of the stored rows. `float16` has a relative error of at most 2^-11 (0.05 %) and ends at 65,504,
+            `bfloat16` one of at most 2^-8 (0.4 %) and the range of `float32`. A value beyond is refused, never stored
+            as inf.
         batch_size: rows a forward pass; smaller batches are padded to it. Not part of the key.
         device: `auto`, `cpu` or `cuda`.
+        views: cached beside the plain view of every face and photo.
+        imported: name -> which block `imported/NAME` is, as `kuleshov cache import` says it.
     """
 
-    backbones: dict[Role, BackboneSettings] = Field(min_length=1)
-    dtype: Literal["float16", "float32"] = "float16"
+    backbones: dict[Role, BackboneSettings]
+    dtype: Literal["float16", "float32", "bfloat16"] = "float16"
     batch_size: int = Field(default=16, ge=1)
     device: DeviceName = "auto"
+    views: ViewSettings = ViewSettings()
+    imported: dict[Role, KeyStart] = Field(default_factory=dict)
+
+    @field_validator("backbones")
+    @classmethod
+    def _no_role_is_imported(cls, backbones: dict[str, BackboneSettings]) -> dict[str, BackboneSettings]:
+        if IMPORTED in backbones:
+            raise ValueError(f"a role is called {IMPORTED!r}, which is kept for extract.imported; choose another name")
+        return backbones
+
+    @field_validator("imported", mode="before")
+    @classmethod
+    def _quoted(cls, imported: object) -> object:
+        if isinstance(imported, dict) and any(isinstance(key, int | float) for key in imported.values()):
+            raise ValueError("a key was read as a number; put it in quotes, as kuleshov cache import prints it")
+        return imported
+
+    @model_validator(mode="after")
+    def _something(self) -> ExtractSettings:
+        if not self.backbones and not self.imported:
+            raise ValueError("backbones is empty; name at least one")
+        return self

@@ -21,6 +21,7 @@ from stages.detect.faces import Faces
 from stages.errors import DataError, MediaError, WeightsError
 from stages.extract import run as extract
 from stages.extract.plan import RolePlan, plan_role
+from stages.extract.settings import IMPORTED
 from stages.index.manifest import Manifest, Sample
 from stages.index.samples import open_sample
 from stages.ledger import Ledger
@@ -69,7 +70,7 @@ def run(
     Raises:
         WeightsError: a backbone's weights are missing, or are not those the model was trained with.
         DataError: the ensemble's members disagree about classes or detection, or the model was trained on face boxes
-            that came with its data.
+            that came with its data, or on imported features.
     """
     first = model.members[0]
     for member in model.members[1:]:
@@ -79,6 +80,12 @@ def run(
         raise DataError(
             f"model {model.name!r} was trained on face boxes given with the data (detect.faces: given), which new "
             "photos do not have; train one with detect.faces: found"
+        )
+    imported = sorted({f"{IMPORTED}/{name}" for member in model.members for name in member.extract.imported})
+    if imported:
+        raise DataError(
+            f"model {model.name!r} reads imported features ({', '.join(imported)}), which new photos do not have; "
+            "train one without them"
         )
     plans = _plans(model, weights_folder, detect.boxes_spec(first.detect).key)
     detections, _, _ = detect.run(manifest, HERE, store, first.detect, ledger)

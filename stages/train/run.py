@@ -18,18 +18,21 @@ from cache.store import Store
 from stages.detect.run import Detections
 from stages.detect.settings import DetectSettings
 from stages.errors import DataError, SettingError
+from stages.extract.imported import FaceItems, check_faces
+from stages.extract.imported import find as find_imported
 from stages.extract.plan import RolePlan
-from stages.extract.settings import ExtractSettings
+from stages.extract.settings import IMPORTED, ExtractSettings
 from stages.heads import registry
 from stages.index.manifest import Manifest
 from stages.ledger import Ledger
 from stages.progress import progress
 from stages.train import attention as attention_files
 from stages.train import predictions as prediction_files
-from stages.train.features import Features, Scale, gather
+from stages.train.features import HELD_BYTES, Features, gather
 from stages.train.loop import Schedule, fit, infer
 from stages.train.models import HeadModel, build_head, save_head
 from stages.train.predictions import Predictions
+from stages.train.rows import Scale
 from stages.train.settings import HeadSettings, TrainSettings
 
 
@@ -85,17 +88,19 @@ def run(inputs: Inputs, settings: TrainSettings, artifacts: Path, ledger: Ledger
     What an earlier run wrote there is removed, but not before all features are at hand.
 
     Raises:
-        SettingError: a head asks for a role or tap that is not extracted, or a kind that does not exist; or its loss
-            is not finite.
+        SettingError: a head asks for a role or tap that is not extracted, for imported features that the settings do
+            not name, or a kind that does not exist; or its loss is not finite.
         DataError: fewer than two classes in the training split.
-        MissingInputError: features that are not cached; the message names the command.
+        MissingInputError: features that are not cached or not imported; the message names the command.
     """
+    blocks = _blocks(inputs, settings)
     for name, head in settings.heads.items():
-        _check(name, head, inputs.plans)
+        _check(name, head, blocks)
     classes = tuple(inputs.manifest.classes)
     _need_two_classes({s.labels[0] for s in inputs.manifest if s.split == "train" and len(s.labels) == 1}, "labels")
     distinct = {_shared(head): head for head in settings.heads.values()}
-    ready = {shared: _prepare(inputs, head, classes, ledger) for shared, head in distinct.items()}
+    held = HELD_BYTES // max(len(distinct), 1)
+    ready = {shared: _prepare(inputs, head, blocks, classes, ledger, held) for shared, head in distinct.items()}
     for folder in ("predictions/heads", "attention/heads", "models/heads"):
         shutil.rmtree(artifacts / folder, ignore_errors=True)
         (artifacts / folder).mkdir(parents=True)
@@ -121,16 +126,25 @@ def schedule_of(head: HeadSettings) -> Schedule:
     )
 
 
-def _check(name: str, head: HeadSettings, plans: Mapping[str, RolePlan]) -> None:
+def _blocks(inputs: Inputs, settings: TrainSettings) -> dict[str, BlockSpec]:
+    """`ROLE/TAP` -> its block, of every role, and `imported/NAME` -> its block, of those that heads read."""
+    blocks = {f"{r}/{tap}": spec for r, plan in sorted(inputs.plans.items()) for tap, spec in plan.blocks.items()}
+    read = sorted({name for head in settings.heads.values() for name in _imported(head)})
+    faces = FaceItems(inputs.detections, inputs.detect.faces)
+    for name in read:
+        spec = blocks[f"{IMPORTED}/{name}"] = find_imported(inputs.store, name, inputs.extract)
+        check_faces(spec, faces)
+    return blocks
+
+
+def _check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec]) -> None:
     registry.find(head.kind)
-    for level, blocks in (("face", head.faces), ("global", head.global_)):
-        for block in blocks:
-            role, _, tap = block.partition("/")
+    for level, names in (("face", head.faces), ("global", head.global_)):
+        for block in names:
             where = f"train.heads.{name}: {block!r}"
-            if role not in plans or tap not in plans[role].blocks:
-                have = ", ".join(f"{r}/{t}" for r, plan in sorted(plans.items()) for t in plan.blocks)
-                raise SettingError(f"{where} is not extracted; extract.backbones gives {have}")
-            found = plans[role].blocks[tap]
+            if block not in blocks:
+                raise SettingError(f"{where} is not extracted; extract.backbones gives {', '.join(blocks)}")
+            found = blocks[block]
             if found.level != level or len(found.shape) != 1:
                 need = "faces" if level == "face" else "global"
                 raise SettingError(f"{where} is a {found.level} block of shape {found.shape}: it cannot be in {need}")
@@ -147,18 +161,23 @@ def _shared(head: HeadSettings) -> tuple[object, ...]:
     return head.faces, head.global_, head.max_faces, head.standardize
 
 
-def _prepare(inputs: Inputs, head: HeadSettings, classes: tuple[str, ...], ledger: Ledger) -> _Prepared:
-    def specs(names: tuple[str, ...]) -> list[BlockSpec]:
-        return [inputs.plans[role].blocks[tap] for role, _, tap in (name.partition("/") for name in names)]
-
+def _prepare(
+    inputs: Inputs,
+    head: HeadSettings,
+    blocks: Mapping[str, BlockSpec],
+    classes: tuple[str, ...],
+    ledger: Ledger,
+    held_bytes: int,
+) -> _Prepared:
     features = gather(
         inputs.manifest.samples,
         inputs.store,
         inputs.detections,
-        specs(head.faces),
-        specs(head.global_),
+        [blocks[name] for name in head.faces],
+        [blocks[name] for name in head.global_],
         max_faces=head.max_faces,
         ledger=ledger,
+        held_bytes=held_bytes,
     )
     index = {name: i for i, name in enumerate(classes)}
     labels = np.array([index[s.labels[0]] if len(s.labels) == 1 else -1 for s in features.samples], np.int64)
@@ -217,19 +236,29 @@ def _no_scales(features: Features) -> tuple[Scale, Scale]:
     return (np.zeros(f, np.float32), np.ones(f, np.float32)), (np.zeros(g, np.float32), np.ones(g, np.float32))
 
 
+def _names(settings: HeadSettings) -> list[tuple[str, str]]:
+    """Role (or `imported`) and tap (or name) of each block that a head reads."""
+    return [(role, tap) for role, _, tap in (name.partition("/") for name in (*settings.faces, *settings.global_))]
+
+
 def _roles(settings: HeadSettings) -> list[str]:
-    return sorted({name.partition("/")[0] for name in (*settings.faces, *settings.global_)})
+    return sorted({role for role, _ in _names(settings) if role != IMPORTED})
+
+
+def _imported(settings: HeadSettings) -> list[str]:
+    return sorted({name for role, name in _names(settings) if role == IMPORTED})
 
 
 def _used(inputs: Inputs, settings: HeadSettings) -> ExtractSettings:
-    """The roles that a head reads, each pinned to the backbone that played it: no stand-in, no change of mind."""
+    """What a head reads, each role pinned to the backbone that played it: no stand-in, no change of mind."""
     backbones = {
         role: inputs.extract.backbones[role].model_copy(
             update={"backbone": inputs.plans[role].spec.name, "stand_in": None}
         )
         for role in _roles(settings)
     }
-    return inputs.extract.model_copy(update={"backbones": backbones})
+    imported = {name: inputs.extract.imported[name] for name in _imported(settings)}
+    return inputs.extract.model_copy(update={"backbones": backbones, "imported": imported})
 
 
 def _weights(plan: RolePlan) -> dict[str, str]:

@@ -13,7 +13,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _LIKE_A_SEED = re.compile(r".*-s\d+")
 
 BlockName = Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
-"""`ROLE/TAP`, a role of `extract.backbones` and one of its taps."""
+"""`ROLE/TAP`, a role of `extract.backbones` and one of its taps; or `imported/NAME`, a name of `extract.imported`."""
 
 
 class HeadSettings(Settings):
