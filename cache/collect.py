@@ -20,7 +20,7 @@ from cache.store import BlockInfo, Store
 GRACE_SECONDS = 3600.0
 """Younger files are left: a writer may be about to rename or record them."""
 
-_SHARD = re.compile(r"[0-9a-f]{16,64}(-[0-9a-f]+)?\.h5")  # other files in `shards/` are somebody's own
+SHARD_NAME = re.compile(r"[0-9a-f]{16,64}(-[0-9a-f]+)?\.h5")  # other files in `shards/` are somebody's own
 _LOCK = "commit.lock"
 
 
@@ -55,7 +55,7 @@ def debris(store: Store, now: float | None = None) -> Iterator[Piece]:
             recorded = {record.shard for record in journal.read(place / "journal")}
         except DamagedError:
             continue
-        shards = sorted(path for path in (place / "shards").glob("*.h5") if _SHARD.fullmatch(path.name))
+        shards = sorted(path for path in (place / "shards").glob("*.h5") if SHARD_NAME.fullmatch(path.name))
         yield from _old((path for path in shards if path.name not in recorded), latest, "unrecorded shard")
 
 
@@ -109,7 +109,7 @@ def _remove_block(place: Path) -> None:
                 path.unlink(missing_ok=True)
         sync_folder(folder)  # the records are gone for good before the first shard goes
     for path in sorted((place / "shards").glob("*")):
-        if _SHARD.fullmatch(path.name) or path.name.endswith(".tmp"):
+        if SHARD_NAME.fullmatch(path.name) or path.name.endswith(".tmp"):
             path.unlink(missing_ok=True)
     for path in (*sorted(place.glob("*.tmp")), *sorted(place.glob("*.lock*"))):
         path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.errors import DamagedError
+from cache.errors import DamagedError, StorePlaceError
 from cache.keys import canonical_json
 from cache.shard import sync_folder
 
@@ -73,9 +73,12 @@ def parse(path: Path) -> Record:
 
     Raises:
         DamagedError: it is cut short or altered.
+        StorePlaceError: it cannot be read (permission, a bad disk).
     """
     try:
         return decode(path.read_bytes())
+    except OSError as error:
+        raise StorePlaceError(f"{path}: cannot be read ({error.strerror}); mend it and run the stage again") from None
     except ValueError as error:
         raise DamagedError(
             f"{path}: damaged journal record ({error}); delete it and run the stage again: only its shard is recomputed"

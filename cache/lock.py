@@ -49,6 +49,9 @@ def _acquire(place: Path, token: bytes, stale_seconds: float) -> None:
             continue
         try:
             os.write(descriptor, token)
+        except OSError:  # a full disk: a lock without a token would make others wait
+            place.unlink(missing_ok=True)
+            raise
         finally:
             os.close(descriptor)
         return

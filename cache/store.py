@@ -60,15 +60,15 @@ class Store:
         try:
             (root / "blocks").mkdir(parents=True, exist_ok=True)
             if not (root / "store.json").exists():
-                _write_once(root / "store.json", canonical_json({"schema": SCHEMA}))
-            _check_schema(root)
+                _write_once(root / "store.json", store_text())
+            _check(root)
         except OSError as error:
             raise StorePlaceError(
                 f"{root}: the feature store cannot be used ({error.strerror}); mend it, or set KULESHOV_STORE"
             ) from None
         for place in self.shared:
             try:
-                _check_schema(place)
+                _check(place)
             except OSError as error:
                 raise StorePlaceError(
                     f"{place}: no shared feature store ({error.strerror}); mend it, or set KULESHOV_STORE_SHARED"
@@ -92,7 +92,7 @@ class Store:
         place = self.place(spec)
         try:
             place.mkdir(parents=True, exist_ok=True)
-            _write_once(place / "block.json", json.dumps({"key": spec.key, **spec.as_dict()}, indent=1, sort_keys=True))
+            _write_once(place / "block.json", describe(spec))
         except OSError as error:
             raise StorePlaceError(
                 f"{place}: cannot be written ({error.strerror}); mend it, or set KULESHOV_STORE"
@@ -127,16 +127,6 @@ def _folder(spec: BlockSpec) -> Path:
     return Path("blocks") / f"{safe}-{spec.key[:16]}"
 
 
-def _check_schema(root: Path) -> None:
-    place = root / "store.json"
-    try:
-        schema = int(json.loads(place.read_text())["schema"])
-    except (ValueError, KeyError, TypeError):
-        raise DamagedError(f"{place}: not readable as a store's description; restore or delete this file") from None
-    if schema > SCHEMA:
-        raise SchemaError(f"{root}: schema {schema}, this version reads up to {SCHEMA}; upgrade kuleshov")
-
-
 def _info(path: Path, *, shared: bool) -> BlockInfo | None:
     """What is recorded of the block in a folder; None where the folder is not a block."""
     spec = read_spec(path)
@@ -161,11 +151,14 @@ def read_spec(place: Path) -> BlockSpec | None:
 
     Raises:
         DamagedError: `block.json` is not what was written.
+        StorePlaceError: it cannot be read.
     """
     try:
         content = (place / "block.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise StorePlaceError(f"{place / 'block.json'}: cannot be read ({error.strerror}); mend it") from None
     return parse_spec(content, place / "block.json")
 
 
@@ -205,6 +198,10 @@ def check_schema(content: bytes, place: Path | str) -> None:
         raise DamagedError(f"{place}: not readable as a store's description; restore or delete this file") from None
     if schema > SCHEMA:
         raise SchemaError(f"{place}: schema {schema}, this version reads up to {SCHEMA}; upgrade kuleshov")
+
+
+def _check(root: Path) -> None:
+    check_schema((root / "store.json").read_bytes(), root / "store.json")
 
 
 def store_text() -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cache.errors import CacheError
-from cache.keys import FACES, BlockSpec, item_key
+from cache.keys import FACES, PLAIN, BlockSpec, item_key, view_key
 from cache.store import BlockInfo, Store
 from cache.why import flat, names_block, nearest, shown
 from pipeline.project import Project
@@ -19,6 +19,7 @@ from stages.detect.settings import FaceSource
 from stages.errors import DataError, MissingInputError, WeightsError
 from stages.extract.imported import find as find_imported
 from stages.extract.plan import plan_role
+from stages.extract.views import names as view_names
 from stages.index.manifest import Sample
 
 Kind = Literal["photo", "boxes", "faces"]
@@ -29,11 +30,16 @@ Lines = Iterator[str]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A block that a project's settings ask for: its spec, what its items are, and the command that writes it."""
+    """A block that a project's settings ask for: its spec, what its items are, in which views, and who writes it."""
 
     spec: BlockSpec
     kind: Kind
     command: str
+    views: tuple[str, ...] = (PLAIN,)
+
+    def keys(self, sample: Sample, source: FaceSource) -> list[bytes]:
+        """Item keys of a sample in it, of every view."""
+        return [view_key(key, view) for view in self.views for key in sample_keys(sample, self.kind, source)]
 
 
 def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
@@ -61,7 +67,8 @@ def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
         if plan.crops:
             crops[plan.crops.key] = Wanted(plan.crops, "faces", "align")
         kind: Kind = "faces" if plan.crops else "photo"
-        taps += [Wanted(spec, kind, f"extract {role}") for spec in plan.blocks.values()]
+        names = view_names(settings.extract.views)
+        taps += [Wanted(spec, kind, f"extract {role}", names) for spec in plan.blocks.values()]
     brought, lost = _imported(project)
     once = {one.spec.key: one for one in (*found, *crops.values(), *taps, *brought)}
     return list(once.values()), unknown + lost
@@ -130,7 +137,7 @@ def _why_sample(project: Project, sample: Sample) -> Lines:
     yield f"{sample.sample_id}: {sample.path}, content {sample.content[:12]}"
     unread = faceless = ""  # why later blocks have no item of this sample
     for one in wanted:
-        spec, keys = one.spec, sample_keys(sample, one.kind, source)
+        spec, keys = one.spec, one.keys(sample, source)
         if not keys:
             faceless = "no item, the data give this sample no face box"
         absent = "" if one.command == "detect" else unread or (faceless if one.kind == "faces" else "")

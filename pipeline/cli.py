@@ -74,7 +74,7 @@ def main_group(ctx: click.Context, folder: Path, log_level: str) -> None:
       dvc repro
 
     Each stage reads params.yaml of the project and writes under artifacts/; features go to one store per user
-    (KULESHOV_STORE). Nothing leaves this machine.
+    (KULESHOV_STORE). Nothing leaves this machine but what kuleshov cache push is told to send.
     """
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     ctx.obj = folder
@@ -83,7 +83,9 @@ def main_group(ctx: click.Context, folder: Path, log_level: str) -> None:
 def main() -> None:
     """Run the command line; what a user can cause ends as one line and a non-zero status."""
     try:
-        main_group.main(prog_name="kuleshov", standalone_mode=False)
+        status = main_group.main(prog_name="kuleshov", standalone_mode=False)
+        if isinstance(status, int) and status:  # ctx.exit(n) comes back as n
+            sys.exit(status)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.Abort:

@@ -243,7 +243,7 @@ def _check(project: Project, one: Wanted, samples: Sequence[Sample], fresh: Stor
     checked = Checked(project.store.place(one.spec).name, Measure.of(one, stored, tolerance))
     done: set[bytes] = set()
     for sample in samples:
-        keys = [key for key in sample_keys(sample, one.kind, project.params.detect.faces) if key not in done]
+        keys = [key for key in one.keys(sample, project.params.detect.faces) if key not in done]
         done.update(keys)
         for key in keys:
             if stored.has([key])[0] and again.has([key])[0]:

@@ -259,3 +259,17 @@ def test_distances(kind: str, fresh: object, stored: object, distance: float) ->
     assert measure.distances(np.asarray(fresh)[:0], np.asarray(fresh)[:0]).shape == (0,)
     assert replace(measure, kind="f").allowed == 0.005
     assert (replace(measure, kind="u").allowed, replace(measure, kind="i").allowed) == (1, 0)
+
+
+def test_other_views_are_compared_too(project: Path, verify: Run, tmp_path: Path, kuleshov: Run) -> None:
+    place = tmp_path / "views"
+    shutil.copytree(project, place, ignore=shutil.ignore_patterns("store"))
+    values = yaml.safe_load((place / "params.yaml").read_text())
+    values["extract"]["views"] = {"flip": True, "crops": 1}
+    (place / "params.yaml").write_text(yaml.safe_dump(values))
+    _, before, _ = verify("--sample", "100%")
+    assert kuleshov("-C", place, "extract", "effnet_lite0")[0] == 0
+    status, after, _ = verify("--sample", "100%", folder=place)
+    assert status == 0
+    counts = [int(re.search(r"effnet_lite0-pooled\S*: (\d+) items", text)[1]) for text in (before, after)]  # pyright: ignore
+    assert counts == [3, 9]
