@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby, repeat
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from cache.block import Block
-from cache.keys import key_hex
+from cache.keys import KEY_BYTES, key_array
 from stages.tables import write_csv
 
 COLUMNS = ("block", "item", "status", "rows")
@@ -47,13 +50,18 @@ class Counts:
         return max(self.total - self.computed - self.failed, 0)
 
 
-def block_rows(block: Block, keys: Sequence[bytes]) -> list[BlockRow]:
-    """The manifest's rows for these items of a block, in the order of `keys`; items it does not hold are left out."""
+def block_rows(block: Block, keys: Sequence[bytes] | np.ndarray) -> list[BlockRow]:
+    """The manifest's rows for these items of a block, sorted, each once; items it does not hold are left out."""
     name = f"{block.spec.name}@{block.spec.key[:32]}"
-    columns = zip(keys, block.statuses(keys), block.count(keys).tolist(), strict=True)
-    return [BlockRow(name, key_hex(key), status, count) for key, status, count in columns if count >= 0]
+    wanted = np.unique(keys if isinstance(keys, np.ndarray) else key_array(list(keys)))
+    counts = block.count(wanted)
+    here = counts >= 0
+    wanted = wanted[here]
+    digits, width = wanted.tobytes().hex(), 2 * KEY_BYTES  # all at once: there may be many
+    items = [digits[start : start + width] for start in range(0, len(digits), width)]
+    return list(map(BlockRow, repeat(name), items, block.statuses(wanted), counts[here].tolist()))
 
 
 def write_block_rows(path: Path, rows: Iterable[BlockRow]) -> None:
     """Write the manifest, sorted, each item once."""
-    write_csv(path, COLUMNS, sorted(set(rows)))
+    write_csv(path, COLUMNS, (row for row, _ in groupby(sorted(rows))))

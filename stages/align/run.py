@@ -85,7 +85,7 @@ def run(
         todo = list(_todo(manifest, detections, set().union(*missing)))
         with ExitStack() as stack:
             how = style("pillow", "numpy")
-            writers = [stack.enter_context(store.writer(spec, style=how)) for spec in specs]
+            writers = [stack.enter_context(store.writer(spec, how)) for spec in specs]
             for samples, items in progress(todo, desc="align", unit="photo"):
                 try:
                     image = open_shared(samples, images_root)

@@ -12,7 +12,7 @@ from stages.detect.faces import Faces
 from stages.detect.settings import DetectSettings
 from stages.errors import SettingError
 
-_OTHERS = {"__init__", "faces", "registry", "run", "settings", "table"}
+_OTHERS = {"__init__", "detections", "faces", "registry", "run", "settings", "table"}
 
 
 class Detector(Protocol):

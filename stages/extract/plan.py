@@ -29,6 +29,7 @@ class RolePlan:
         stands_in_for: the backbone it replaces because that one's weights are missing, or None.
         blocks: tap -> the block's spec.
         crops: the block of its input crops; None for a backbone of whole photos.
+        compression: of its rows in the store; not part of a key.
     """
 
     role: str
@@ -36,6 +37,7 @@ class RolePlan:
     stands_in_for: str | None
     blocks: dict[str, BlockSpec]
     crops: BlockSpec | None
+    compression: str = "none"
 
 
 def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tuple[BackboneSpec, str | None]:
@@ -92,4 +94,4 @@ def plan_role(role: str, settings: ExtractSettings, folder: Path, detections_key
         )
         for tap in settings.backbones[role].taps
     }
-    return RolePlan(role, spec, missing, blocks, crops)
+    return RolePlan(role, spec, missing, blocks, crops, settings.backbones[role].compression)

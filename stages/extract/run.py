@@ -5,40 +5,65 @@ Faces come from the crops that align cached; whole photos are decoded here. Rows
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import platform
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from cache.block import Block
-from cache.keys import item_key
+from cache.keys import item_key, key_array, view_key
 from cache.store import Store
 from cache.writer import BlockWriter
-from stages.backbones.spec import BackboneSpec
+from stages.backbones import registry, weights
 from stages.blocks import BlockRow, Counts, block_rows
+from stages.detect.detections import key_list
 from stages.detect.run import Detections
 from stages.device import resolve
-from stages.errors import MediaError, MissingInputError
-from stages.extract.engine import load_forward, packed
+from stages.errors import MissingInputError, WeightsError
+from stages.extract import views
+from stages.extract.engine import Forward, load_forward, packed
+from stages.extract.inputs import Asked, Inputs, Owners, from_crops, from_photos, record
 from stages.extract.plan import RolePlan
 from stages.extract.settings import ExtractSettings
 from stages.index.manifest import Manifest, Sample
-from stages.index.samples import open_shared
 from stages.ledger import Ledger
+from stages.making import style
 from stages.progress import progress
+from stages.spread import Part, Spread, announce, cut, gather, require_same, require_shared, require_written
 
-DECODE_AHEAD = 8
-"""Photos decoded before the network asks for them: bounds memory."""
+PART_ITEMS = 4096
+"""Items of a part when the work is spread: 8 MB of 1024-d float16, seconds on a GPU, one shard. Where a part takes
+longer, its writer ends a shard every 30 s, and a worker that dies costs at most that."""
 
-Owners = Mapping[bytes, Sequence[Sample]]
-"""Item key -> the samples that have it."""
+Entries = dict[str, tuple[str, str]]
+"""Sample_id -> (reason, detail) of a failure."""
 
-Inputs = Generator[tuple[bytes, np.ndarray], None, None]
-"""(item key, uint8 (n, H, W, 3)) of the items that can be computed."""
+
+@dataclass(frozen=True)
+class _Job:
+    """What an extraction needs beside its items. `plan` says the device: where it is computed does not matter to it."""
+
+    images_root: Path
+    store: Store
+    plan: RolePlan
+    settings: ExtractSettings
+    weights_folder: Path
+
+    def viewed(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Key of each view of these plain items -> the plain key, the plain views first."""
+        return {view_key(key, view): key for view in views.names(self.settings.views) for key in keys}
+
+    def inputs(self, todo: Owners, wanted: Container[bytes], crops: Block | None, failures: Ledger) -> Inputs:
+        """What the network sees of the wanted views of these items; items that cannot be had are recorded."""
+        asked = Asked(todo, wanted, self.settings.views)
+        if crops is not None:
+            return from_crops(asked, crops, failures)
+        return from_photos(asked, self.images_root, self.plan.spec, failures)
 
 
 def run(
@@ -50,8 +75,12 @@ def run(
     settings: ExtractSettings,
     weights_folder: Path,
     ledger: Ledger,
+    spread: Spread | None = None,
 ) -> tuple[list[BlockRow], Counts]:
     """Compute what is missing of a role's blocks; with nothing missing no weights are loaded and no photo is opened.
+
+    Args:
+        spread: where parts of the work are computed; None: in this process. The result is the same.
 
     Returns the rows of the stage's block manifest, and what was done, counted in items.
 
@@ -60,115 +89,148 @@ def run(
         SettingError: torch cannot use the device, or the batch does not fit its memory.
         WeightsError: the weights are missing or not the ones that were published.
         cache.errors.RangeError: a value does not fit the stored dtype.
+        cache.errors.StorePlaceError: the store refuses, or the workers of `spread` see another one.
     """
+    settings = settings.model_copy(update={"device": resolve(settings.device)})
+    job = _Job(images_root, store, plan, settings, weights_folder)
     owners = _owners(manifest, detections, plan)
     blocks = {tap: store.open(spec) for tap, spec in plan.blocks.items()}
-    keys = list(owners)
+    viewed = job.viewed(list(owners))
+    keys = list(viewed)
     lacking = {tap: _lacking(block, keys) for tap, block in blocks.items()}
     wanted = set().union(*lacking.values())
-    todo = [key for key in keys if key in wanted]
+    lacked = {viewed[key] for key in wanted}
+    todo = {key: samples for key, samples in owners.items() if key in lacked}
     failures = Ledger(ledger.stage)
     done: set[bytes] = set()
     if todo:
-        if plan.crops:
-            inputs = _crops(todo, owners, store.open(plan.crops), plan, failures)
+        crops = store.open(plan.crops) if plan.crops else None
+        if crops is not None and not crops.has(list(owners)).any():
+            raise MissingInputError(f"{plan.role}: no {crops.spec.source} crops of these faces; run kuleshov align")
+        if spread is None:
+            done = _compute(job, job.inputs(todo, wanted, crops, failures), lacking, _load)
         else:
-            inputs = _photos(todo, owners, images_root, plan.spec, failures)
-        done = _compute(inputs, len(todo), store, plan, settings, weights_folder, lacking)
+            done = wanted - _compute_spread(job, todo, spread, failures)
         blocks = {tap: store.open(spec) for tap, spec in plan.blocks.items()}
-    bad = _record_unfit(keys, owners, blocks, failures)
+    bad = _record_unfit(viewed, owners, blocks, failures)
     for sample_id, (reason, detail) in failures.entries.items():
         ledger.record(sample_id, reason, detail)
     rows = [row for block in blocks.values() for row in block_rows(block, keys)]
     return rows, Counts(len(keys), len(done - bad), len(bad | (wanted - done)))
 
 
+def _compute_spread(job: _Job, todo: Owners, spread: Spread, failures: Ledger) -> set[bytes]:
+    """As `_compute`, in parts on the workers; returns the keys that could not be computed, of every view."""
+    specs = list(job.plan.blocks.values())
+    announce(job.store, specs)
+    items = list(todo.items())
+    runs = cut(len(items), PART_ITEMS, spread.workers())
+    parts = [Part(dict(items[run]), run.stop - run.start, items[run.start][1][0].sample_id) for run in runs]
+    lost: set[bytes] = set()
+    for entries, unfit in gather(
+        spread, partial(_compute_part, job), parts, desc=f"extract {job.plan.role}", unit="item"
+    ):
+        lost.update(unfit)
+        for sample_id, (reason, detail) in entries.items():
+            failures.record(sample_id, reason, detail)
+    done = list(job.viewed([key for key in todo if key not in lost]))
+    absent = set().union(*(_lacking(job.store.open(spec), done) for spec in specs))
+    require_written(job.store, len(absent))
+    return set(job.viewed(list(lost)))
+
+
+def _compute_part(job: _Job, owners: Owners) -> tuple[Entries, list[bytes]]:
+    """On a worker: compute what the store lacks of these items, which is less than all when the part is tried again.
+
+    Returns sample_id -> failure, and the plain keys of the items that could not be computed.
+
+    Raises:
+        SettingError: this machine would compute other values, or cannot use the device, or its memory is too small.
+        WeightsError: the weights are missing or not those of the process that handed out the part.
+        cache.errors.RangeError, cache.errors.StorePlaceError: as `run`.
+    """
+    plan = job.plan
+    require_same(registry.get_spec(plan.spec.name) == plan.spec, plan.spec.name)
+    require_shared(job.store, [*plan.blocks.values(), *([plan.crops] if plan.crops else [])])
+    viewed = job.viewed(list(owners))
+    lacking = {tap: _lacking(job.store.open(spec), list(viewed)) for tap, spec in plan.blocks.items()}
+    wanted = set().union(*lacking.values())
+    todo = {key: owners[key] for key in dict.fromkeys(viewed[key] for key in viewed if key in wanted)}
+    failures = Ledger(f"extract/{plan.role}")
+    crops = job.store.open(plan.crops) if plan.crops else None
+    done = _compute(job, job.inputs(todo, wanted, crops, failures), lacking, _kept, shown=False)
+    return failures.entries, list({viewed[key] for key in wanted - done})
+
+
+def _load(job: _Job) -> Forward:
+    return load_forward(job.plan.spec.name, job.weights_folder, job.settings.device)
+
+
+def _kept(job: _Job) -> Forward:
+    """As `_load`; a worker keeps the network from one part to the next."""
+    spec = job.plan.spec
+    [digest, *_] = [block.weights[spec.weights] for block in job.plan.blocks.values()]
+    return _loaded(spec.name, spec.weights, job.weights_folder, job.settings.device, digest)
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, file: str, folder: Path, device: str, digest: str) -> Forward:
+    found = weights.sha256(file, folder)
+    if found != digest:
+        raise WeightsError(
+            f"{name}: {folder} of worker {platform.node()} has weights of sha256 {found[:12]}, wanted are "
+            f"{digest[:12]}; give all machines the same weights folder"
+        )
+    return load_forward(name, folder, device)
+
+
 def _compute(
+    job: _Job,
     inputs: Inputs,
-    total: int,
-    store: Store,
-    plan: RolePlan,
-    settings: ExtractSettings,
-    weights_folder: Path,
     lacking: Mapping[str, set[bytes]],
+    load: Callable[[_Job], Forward],
+    shown: bool = True,
 ) -> set[bytes]:
     """Forward the inputs and add each item to the blocks that lack it; returns the keys computed."""
     done: set[bytes] = set()
+    plan, total = job.plan, len(set().union(*lacking.values()))
     with ExitStack() as stack:
         stack.callback(inputs.close)
-        writers = {tap: stack.enter_context(store.writer(spec)) for tap, spec in plan.blocks.items()}
+        how = style("torch", "torchvision", "pillow", licence=plan.spec.licence, compression=plan.compression)
+        writers = {tap: stack.enter_context(job.store.writer(spec, how)) for tap, spec in plan.blocks.items()}
         first = next(inputs, None)
         if first is not None:  # the network is loaded for the first good item, not before
-            forward = load_forward(plan.spec.name, weights_folder, resolve(settings.device))
-            rows = packed(chain([first], inputs), forward, settings.batch_size)
-            for key, taps in progress(rows, total=total, desc=f"extract {plan.role}", unit="item"):
+            rows = packed(chain([first], inputs), load(job), job.settings.batch_size)
+            for key, taps in progress(rows, total=total, desc=f"extract {plan.role}", unit="item", shown=shown):
                 _store(key, taps, writers, lacking)
                 done.add(key)
     return done
 
 
-def keys_of(sample: Sample, detections: Detections, level: str) -> list[bytes]:
-    """Item keys of a sample in a block of this level: one for the photo, or those of its face items with faces."""
+def keys_of(samples: Sequence[Sample], detections: Detections, level: str) -> tuple[np.ndarray, np.ndarray]:
+    """Item keys in a block of this level, one sample after another: one for the photo, or its face items with faces.
+
+    Returns:
+        keys (K,) `KEY_DTYPE`, and (K,) int64: which of the samples each is of.
+    """
     if level == "face":
-        return [item.key for item in detections.items[sample.sample_id] if len(item.faces)]
-    return [item_key(sample.content)]
+        picked = detections.pick(samples)
+        return picked.keys, picked.owner
+    return key_array([item_key(sample.content) for sample in samples]), np.arange(len(samples))
 
 
 def _owners(manifest: Manifest, detections: Detections, plan: RolePlan) -> Owners:
     """In the manifest's order, over the samples that could be read."""
+    readable = detections.readable(manifest.samples)
+    keys, numbers = keys_of(readable, detections, "face" if plan.crops else "global")
     owners: dict[bytes, list[Sample]] = {}
-    for sample in manifest.samples:
-        if sample.sample_id in detections.items:
-            for key in keys_of(sample, detections, "face" if plan.crops else "global"):
-                owners.setdefault(key, []).append(sample)
+    for key, number in zip(key_list(keys), numbers.tolist(), strict=True):
+        owners.setdefault(key, []).append(readable[number])
     return owners
 
 
 def _lacking(block: Block, keys: Sequence[bytes]) -> set[bytes]:
     return {key for key, here in zip(keys, block.has(keys), strict=True) if not here}
-
-
-def _record(samples: Sequence[Sample], ledger: Ledger, reason: str, detail: str) -> None:
-    for sample in samples:
-        ledger.record(sample.sample_id, reason, detail)
-
-
-def _crops(todo: Sequence[bytes], owners: Owners, block: Block, plan: RolePlan, ledger: Ledger) -> Inputs:
-    """Cached crops. Single ones may be missing; without any, align was not run."""
-    if not block.has(list(owners)).any():
-        raise MissingInputError(f"{plan.role}: no {block.spec.source} crops of these faces; run kuleshov align")
-    for key, present in zip(todo, block.has(todo), strict=True):
-        if present:
-            yield key, block.item(key)[0]
-        else:
-            _record(owners[key], ledger, "missing_crops", f"no {block.spec.source} crops; run kuleshov align")
-
-
-def _photos(todo: Sequence[bytes], owners: Owners, images_root: Path, spec: BackboneSpec, ledger: Ledger) -> Inputs:
-    """Whole photos at the network's size, decoded by two threads."""
-
-    def decode(key: bytes) -> tuple[bytes, np.ndarray | MediaError]:
-        try:
-            return key, _fitted(owners[key], images_root, spec)
-        except MediaError as error:
-            return key, error
-
-    with ThreadPoolExecutor(2) as pool:
-        queue = iter(todo)
-        running = deque(pool.submit(decode, key) for key in islice(queue, DECODE_AHEAD))
-        while running:
-            key, result = running.popleft().result()
-            running.extend(pool.submit(decode, key) for key in islice(queue, 1))
-            if isinstance(result, MediaError):
-                _record(owners[key], ledger, result.reason, result.detail)
-            else:
-                yield key, result[None]
-
-
-def _fitted(samples: Sequence[Sample], images_root: Path, spec: BackboneSpec) -> np.ndarray:
-    from stages.backbones.preprocess import fit
-
-    return fit(open_shared(samples, images_root), spec)
 
 
 def _store(
@@ -184,12 +246,16 @@ def _store(
             writer.add(key, None, status="non_finite")
 
 
-def _record_unfit(keys: Sequence[bytes], owners: Owners, blocks: dict[str, Block], ledger: Ledger) -> set[bytes]:
+def _record_unfit(
+    viewed: Mapping[bytes, bytes], owners: Owners, blocks: dict[str, Block], ledger: Ledger
+) -> set[bytes]:
     """Record the items whose values were not finite, now or in an earlier run; returns their keys."""
+    keys = list(viewed)
     bad: set[bytes] = set()
     for tap, block in blocks.items():
-        for key, status in zip(keys, block.statuses(keys), strict=True):
-            if status not in {"ok", ""}:
+        bare = [key for key, count in zip(keys, block.count(keys).tolist(), strict=True) if count == 0]
+        for key, status in zip(bare, block.statuses(bare), strict=True):  # who has a row has not failed
+            if status != "ok":
                 bad.add(key)
-                _record(owners[key], ledger, status, f"{block.spec.source} returned NaN or inf at {tap}")
+                record(owners[viewed[key]], ledger, status, f"{block.spec.source} returned NaN or inf at {tap}")
     return bad

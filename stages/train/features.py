@@ -1,4 +1,8 @@
-"""Cached features of a set of samples, gathered into flat arrays, and cut into padded batches."""
+"""Cached features of a set of samples, in flat tables, cut into padded batches.
+
+Few features are held in memory; many stay in the store and are read batch by batch, so that memory does not grow with
+them. Both give the same batches, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -9,73 +13,75 @@ import numpy as np
 import torch
 
 from cache.block import Block
-from cache.keys import BlockSpec
+from cache.keys import PLAIN, BlockSpec, key_array, view_key
 from cache.store import Store
-from stages.detect.run import Detections
+from stages.detect.detections import Detections, key_list
 from stages.errors import DataError, MissingInputError
 from stages.extract.run import keys_of
+from stages.extract.settings import IMPORTED
 from stages.heads.batch import HeadBatch
 from stages.index.manifest import Sample
 from stages.ledger import Ledger
+from stages.train.rows import Rows, Scale, StoredRows, scale_of, scaled
 
-Scale = tuple[np.ndarray, np.ndarray]
-"""Mean and standard deviation per feature, float32 (D,)."""
+HELD_BYTES = 256 << 20
+"""Features of up to this size, as float32, are held in memory; of more, none is."""
 
 
 @dataclass(frozen=True)
 class Features:
     """Features of n samples.
 
+    With V views, `faces` and `global_` have the rows of the plain one first, and then as many of each other view.
+
     Attributes:
         samples: the manifest's rows.
-        faces: (F, D) float32, the faces of all samples one after another.
+        faces: (V * F, D) float32, the faces of all samples one after another; in memory or in the store.
         offsets: (n + 1,) int64: faces of sample i are `faces[offsets[i]:offsets[i + 1]]`.
         face_index: (F,) int64, which of the sample's stored faces each row is.
         boxes: (F, 4) float32, relative to the photo's size.
-        global_: (n, G) float32.
+        global_: (V * n, G) float32, as `faces`.
+        views: V, at least 1.
     """
 
     samples: tuple[Sample, ...]
-    faces: np.ndarray
+    faces: Rows
     offsets: np.ndarray
     face_index: np.ndarray
     boxes: np.ndarray
-    global_: np.ndarray
+    global_: Rows
+    views: int = 1
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def batch(self, rows: np.ndarray) -> HeadBatch:
-        """Samples at positions `rows` as a padded batch."""
+    def batch(self, rows: np.ndarray, views: np.ndarray | None = None) -> HeadBatch:
+        """Samples at positions `rows` (B,) as a padded batch, in the views of these numbers (B,); None: the plain one."""
         starts, counts = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         width = max(int(counts.max(initial=0)), 1)
         column = np.arange(width)
         mask = column < counts[:, None]  # (B, N)
-        index = np.where(mask, starts[:, None] + column, 0)
+        index = (starts[:, None] + column)[mask]
         faces = np.zeros((len(rows), width, self.faces.shape[1]), np.float32)
         boxes = np.zeros((len(rows), width, 4), np.float32)
-        faces[mask], boxes[mask] = self.faces[index[mask]], self.boxes[index[mask]]
+        boxes[mask] = self.boxes[index]
+        if views is not None:
+            index = index + np.repeat(views * len(self.boxes), counts)
+            rows = rows + views * len(self)
+        faces[mask] = self.faces[index]
         arrays = (faces, mask, boxes, self.global_[rows])
         return HeadBatch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
 
     def scales(self, rows: np.ndarray) -> tuple[Scale, Scale]:
-        """Mean and deviation of the faces and of the global features over the samples at `rows`."""
+        """Mean and deviation of the faces and of the global features over the samples at `rows`, of the plain view."""
         keep = np.zeros(len(self), bool)
         keep[rows] = True
         of_face = np.repeat(keep, np.diff(self.offsets))
-        return _scale(self.faces[of_face]), _scale(self.global_[keep])
+        return scale_of(self.faces, np.flatnonzero(of_face)), scale_of(self.global_, np.flatnonzero(keep))
 
     def scaled(self, faces: Scale, global_: Scale) -> Features:
         """Standardized features."""
-        return replace(self, faces=(self.faces - faces[0]) / faces[1], global_=(self.global_ - global_[0]) / global_[1])
-
-
-def _scale(values: np.ndarray) -> Scale:
-    if not len(values):
-        return np.zeros(values.shape[1], np.float32), np.ones(values.shape[1], np.float32)
-    deviation = values.std(0, dtype=np.float64)
-    deviation[deviation < 1e-6] = 1.0
-    return values.mean(0, dtype=np.float64).astype(np.float32), deviation.astype(np.float32)
+        return replace(self, faces=scaled(self.faces, faces), global_=scaled(self.global_, global_))
 
 
 def gather(
@@ -87,36 +93,45 @@ def gather(
     *,
     max_faces: int,
     ledger: Ledger,
+    views: Sequence[str] = (PLAIN,),
+    held_bytes: int = HELD_BYTES,
 ) -> Features:
     """Read the features of every sample that has them all; the others are recorded in the ledger.
 
     A sample without a face counts, by its global features. Of a sample with more than `max_faces` faces the largest
     (by the area of their boxes) are kept, in stored order.
 
+    Args:
+        views: names of the views to read, the plain one first; imported features have no other view.
+        held_bytes: features that take more as float32 stay in the store.
+
     Raises:
         MissingInputError: a block holds nothing of these samples, or no sample has all of its features.
         DataError: a block has another number of faces than the detections.
     """
     faces, globals_ = [store.open(s) for s in face_blocks], [store.open(s) for s in global_blocks]
-    kept = _complete(samples, detections, faces, globals_, ledger)
+    kept = _complete(samples, detections, faces, globals_, views, ledger)
     if samples and not kept:
         names = ", ".join(block.spec.name for block in [*faces, *globals_])
         raise MissingInputError(f"no sample has all of its features ({names}); run kuleshov extract")
-    face_keys = [key for sample in kept for key in keys_of(sample, detections, "face")]
-    photo_keys = [key for sample in kept for key in keys_of(sample, detections, "global")]
-    parts = [[item.faces.boxes for item in detections.items[sample.sample_id]] for sample in kept]
-    boxes = np.concatenate([np.empty((0, 4), np.float32), *(box for part in parts for box in part)])
-    counts = np.array([sum(len(box) for box in part) for part in parts], np.int64)
+    picked = detections.pick(kept)
+    counts = np.bincount(picked.owner, picked.counts, len(kept)).astype(np.int64)
+    boxes = picked.boxes
     keep, face_index = _largest(boxes, counts, max_faces)
-    owner = np.repeat(np.arange(len(kept)), counts)[keep]
-    sizes = np.array([detections.sizes[sample.sample_id] for sample in kept], np.float32).reshape(-1, 2)
+    owner = np.repeat(np.arange(len(kept), dtype=np.int32), counts)[keep]
+    sizes = detections.sizes_of(kept).astype(np.float32)
+    photo_keys, _ = keys_of(kept, detections, "global")
+    face_rows = _stored(faces, picked.keys, picked.counts, keep, views)
+    global_rows = _stored(globals_, photo_keys, np.ones(len(kept), np.int64), np.arange(len(kept)), views)
+    few = face_rows.nbytes + global_rows.nbytes <= held_bytes
     return Features(
         samples=tuple(kept),
-        faces=_joined(faces, face_keys, len(boxes), keep),
+        faces=face_rows.held() if few else face_rows,
         offsets=_offsets(np.bincount(owner, minlength=len(kept))),
         face_index=face_index,
-        boxes=(boxes[keep] / np.tile(sizes, 2)[owner]).astype(np.float32),
-        global_=_joined(globals_, photo_keys, len(kept), np.arange(len(kept))),
+        boxes=boxes[keep] / np.tile(sizes, 2)[owner],
+        global_=global_rows.held() if few else global_rows,
+        views=len(views),
     )
 
 
@@ -125,6 +140,7 @@ def _complete(
     detections: Detections,
     faces: Sequence[Block],
     globals_: Sequence[Block],
+    views: Sequence[str],
     ledger: Ledger,
 ) -> list[Sample]:
     """The samples whose every feature is in the store; one question a block, as there may be many samples."""
@@ -136,21 +152,27 @@ def _complete(
             readable.append(sample)
     good = np.ones(len(readable), bool)
     for level, blocks in (("face", faces), ("global", globals_)):
-        keys = [keys_of(sample, detections, level) for sample in readable]
-        flat = [key for some in keys for key in some]
-        owner = np.repeat(np.arange(len(keys)), [len(some) for some in keys])
+        plain, owners = keys_of(readable, detections, level)
         for block in blocks:
-            statuses = block.statuses(flat)
-            if flat and not any(statuses):
+            keys = _viewed(plain, views, block)
+            owner = np.tile(owners, len(views))
+            counts = block.count(keys)
+            if len(keys) and (counts < 0).all():
                 raise MissingInputError(
-                    f"{block.spec.name}: the store has no features of these samples; run kuleshov extract"
+                    f"{block.spec.name}: the store has no features of these samples; run {_remedy(block)}"
                 )
-            for i, status in zip(owner.tolist(), statuses, strict=True):
+            bare = np.flatnonzero(counts <= 0)  # who has a row has not failed
+            for i, status in zip(owner[bare].tolist(), block.statuses(keys[bare]), strict=True):
                 if status != "ok":
                     good[i] = False
-                    detail = f"{block.spec.name}: {status or 'missing'}; run kuleshov extract"
+                    detail = f"{block.spec.name}: {status or 'missing'}; run {_remedy(block)}"
                     ledger.record(readable[i].sample_id, "no_features", detail)
     return [sample for sample, one in zip(readable, good, strict=True) if one]
+
+
+def _remedy(block: Block) -> str:
+    """The command that fills a block."""
+    return "kuleshov cache import with another file" if block.spec.source == IMPORTED else "kuleshov extract"
 
 
 def _offsets(counts: np.ndarray) -> np.ndarray:
@@ -166,21 +188,39 @@ def _largest(boxes: np.ndarray, counts: np.ndarray, most: int) -> tuple[np.ndarr
     """
     owner = np.repeat(np.arange(len(counts)), counts)
     position = np.arange(len(boxes)) - _offsets(counts)[owner]  # within the sample
+    if int(counts.max(initial=0)) <= most:
+        return np.arange(len(boxes)), position
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     order = np.lexsort((-area, owner))  # by sample, then the largest first; stable, so the first of equals wins
     keep = np.sort(order[position < most])  # sorting leaves each sample where it is, so `position` is also the rank
     return keep, position[keep]
 
 
-def _joined(blocks: Sequence[Block], keys: Sequence[bytes], rows: int, keep: np.ndarray) -> np.ndarray:
-    """The kept rows of several blocks side by side, float32."""
-    columns = []
+def _viewed(keys: np.ndarray, views: Sequence[str], block: Block) -> np.ndarray:
+    """Keys of each view of plain items, (V * K,): those of the first view, then those of the next."""
+    parts = [keys]
+    for view in views[1:]:
+        imported = block.spec.source == IMPORTED
+        parts.append(keys if imported else key_array([view_key(key, view) for key in key_list(keys)]))
+    return np.concatenate(parts)
+
+
+def _stored(
+    blocks: Sequence[Block], keys: np.ndarray, counts: np.ndarray, keep: np.ndarray, views: Sequence[str]
+) -> StoredRows:
+    """For each view the rows at `keep` of all rows of these items, which must have `counts` rows in each block."""
+    positions = []
+    keep = (np.arange(len(views))[:, None] * int(counts.sum()) + keep).reshape(-1)
+    counts = np.tile(counts, len(views))
     for block in blocks:
-        found, _ = block.rows(keys)
-        if len(found) != rows:
+        wanted = _viewed(keys, views, block)
+        found = block.count(wanted)
+        other = np.flatnonzero(found != counts)
+        if len(other):
             raise DataError(
-                f"{block.spec.name}: {len(found)} rows for {rows} of the detections; another detection wrote them: "
-                "delete this block from the store and run kuleshov extract"
+                f"{block.spec.name}: {found[other[0]]} rows for {counts[other[0]]} of the detections; another "
+                f"detection wrote them: delete this block from the store and run {_remedy(block)}"
             )
-        columns.append(found if len(keep) == rows else found[keep])
-    return np.concatenate(columns, axis=1, dtype=np.float32)
+        positions.append(block.positions(wanted))
+    item = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[keep]
+    return StoredRows(blocks, positions, item, keep - _offsets(counts)[item])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -48,11 +49,11 @@ def fit(
 
     Args:
         head: maps a HeadBatch to a HeadOutput.
-        features: already standardized where wanted.
+        features: already standardized where wanted. Of several views one is drawn for each sample and epoch.
         labels: (n,) int64 class of every sample of `features`; only those at `rows` are read.
         rows: positions of the training samples, at least 2.
         plan: the schedule.
-        seed: of the shuffles and dropout masks.
+        seed: of the shuffles, the drawn views and the dropout masks.
 
     Returns:
         The mean training loss of each epoch.
@@ -70,7 +71,8 @@ def fit(
         for _ in range(plan.epochs):
             total = 0.0
             for picked in batches(order.permutation(rows), plan.batch_size):
-                logits = head(features.batch(picked)).logits
+                drawn = order.integers(features.views, size=len(picked)) if features.views > 1 else None
+                logits = head(features.batch(picked, drawn)).logits
                 loss = nn.functional.cross_entropy(logits, targets[picked])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -100,12 +102,16 @@ def infer(head: nn.Module, features: Features, size: int = 256) -> tuple[np.ndar
     Returns:
         Class probabilities (n, K) float64, and for each sample the weights of its faces, (faces,) float32.
     """
-    probabilities, attention = [], []
+    # Filled in place: small results kept between a batch's large arrays would keep those from being given back.
+    probabilities, weights = np.empty((0, 0)), np.empty(int(features.offsets[-1]), np.float32)
     with one_thread(), torch.inference_mode():
         for start in range(0, len(features), size):
             rows = np.arange(start, min(start + size, len(features)))
-            output = head(features.batch(rows))
-            probabilities.append(torch.softmax(output.logits.double(), -1).numpy())
-            counts = np.diff(features.offsets)[rows]
-            attention += [w[:count].numpy() for w, count in zip(output.attention, counts, strict=True)]
-    return np.concatenate(probabilities), attention
+            batch = features.batch(rows)
+            output = head(batch)
+            if not start:
+                probabilities = np.empty((len(features), output.logits.shape[1]))
+            probabilities[rows] = torch.softmax(output.logits.double(), -1).numpy()
+            faces = slice(int(features.offsets[start]), int(features.offsets[rows[-1] + 1]))
+            weights[faces] = output.attention[batch.face_mask].numpy()  # one sample after another
+    return probabilities, [weights[first:last] for first, last in pairwise(features.offsets.tolist())]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cache.keys import BlockSpec
+from cache.keys import PLAIN, BlockSpec
 from cache.store import Store
 from stages.detect.run import Detections
 from stages.detect.settings import DetectSettings
@@ -21,7 +21,8 @@ from stages.errors import DataError, SettingError
 from stages.extract.imported import FaceItems, check_faces
 from stages.extract.imported import find as find_imported
 from stages.extract.plan import RolePlan
-from stages.extract.settings import IMPORTED, ExtractSettings
+from stages.extract.settings import IMPORTED, ExtractSettings, ViewSettings
+from stages.extract.views import names as view_names
 from stages.heads import registry
 from stages.index.manifest import Manifest
 from stages.ledger import Ledger
@@ -95,7 +96,7 @@ def run(inputs: Inputs, settings: TrainSettings, artifacts: Path, ledger: Ledger
     """
     blocks = _blocks(inputs, settings)
     for name, head in settings.heads.items():
-        _check(name, head, blocks)
+        _check(name, head, blocks, inputs.extract.views)
     classes = tuple(inputs.manifest.classes)
     _need_two_classes({s.labels[0] for s in inputs.manifest if s.split == "train" and len(s.labels) == 1}, "labels")
     distinct = {_shared(head): head for head in settings.heads.values()}
@@ -137,8 +138,12 @@ def _blocks(inputs: Inputs, settings: TrainSettings) -> dict[str, BlockSpec]:
     return blocks
 
 
-def _check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec]) -> None:
+def _check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec], views: ViewSettings) -> None:
     registry.find(head.kind)
+    if head.views == "drawn" and len(view_names(views)) == 1:
+        raise SettingError(
+            f"train.heads.{name}.views is 'drawn', but extract.views asks for no other view; set flip or crops there"
+        )
     for level, names in (("face", head.faces), ("global", head.global_)):
         for block in names:
             where = f"train.heads.{name}: {block!r}"
@@ -158,7 +163,7 @@ def _need_two_classes(found: Collection[str], of_what: str) -> None:
 
 def _shared(head: HeadSettings) -> tuple[object, ...]:
     """The settings on which a head's features depend."""
-    return head.faces, head.global_, head.max_faces, head.standardize
+    return head.faces, head.global_, head.max_faces, head.standardize, head.views
 
 
 def _prepare(
@@ -177,6 +182,7 @@ def _prepare(
         [blocks[name] for name in head.global_],
         max_faces=head.max_faces,
         ledger=ledger,
+        views=view_names(inputs.extract.views) if head.views == "drawn" else (PLAIN,),
         held_bytes=held_bytes,
     )
     index = {name: i for i, name in enumerate(classes)}
@@ -258,7 +264,7 @@ def _used(inputs: Inputs, settings: HeadSettings) -> ExtractSettings:
         for role in _roles(settings)
     }
     imported = {name: inputs.extract.imported[name] for name in _imported(settings)}
-    return inputs.extract.model_copy(update={"backbones": backbones, "imported": imported})
+    return inputs.extract.model_copy(update={"backbones": backbones, "imported": imported, "views": ViewSettings()})
 
 
 def _weights(plan: RolePlan) -> dict[str, str]:

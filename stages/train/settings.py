@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -33,6 +33,8 @@ class HeadSettings(Settings):
         max_faces: the largest faces kept of a photo; the paper's code keeps 15.
         standardize: subtract the training split's mean and divide by its standard deviation, per feature. Cached
             features of different networks have different scales, and no layer below them can learn it away.
+        views: `plain`, or `drawn`: training takes one of the cached views (`extract.views`) of each sample and epoch.
+            What is predicted is always the plain one.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class HeadSettings(Settings):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     max_faces: int = Field(default=15, ge=1)
     standardize: bool = True
+    views: Literal["plain", "drawn"] = "plain"
 
 
 class TrainSettings(Settings):

@@ -19,9 +19,10 @@ def test_rows_name_what_the_block_holds(tmp_path: Path) -> None:
     with store.writer(SPEC) as writer:
         writer.add(KEYS[1], np.zeros((3, 2), np.float32))
         writer.add(KEYS[0], None, status="no_face")
-    rows = block_rows(store.open(SPEC), KEYS)
+    rows = block_rows(store.open(SPEC), [*reversed(KEYS), KEYS[1]])
     name = f"net/embedding@{SPEC.key[:32]}"
     assert rows == [BlockRow(name, "01" * 16, "no_face", 0), BlockRow(name, "02" * 15 + "00", "ok", 3)]
+    assert block_rows(store.open(SPEC), np.array(KEYS, dtype="S16")) == rows
     assert block_rows(store.open(SPEC), []) == []
 
 

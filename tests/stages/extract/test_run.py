@@ -18,6 +18,7 @@ from stages.backbones.preprocess import fit
 from stages.backbones.spec import BackboneSpec, Tap
 from stages.blocks import Counts
 from stages.errors import MissingInputError, WeightsError
+from stages.extract import inputs
 from stages.extract import run as stage
 from stages.extract.engine import Forward, load_forward
 from stages.extract.plan import RolePlan, plan_role
@@ -58,7 +59,7 @@ def use(monkeypatch: pytest.MonkeyPatch, forward: Forward | None) -> None:
 
     monkeypatch.setattr(stage, "load_forward", load)
     if forward is None:
-        monkeypatch.setattr(stage, "open_shared", None)
+        monkeypatch.setattr(inputs, "open_shared", None)
 
 
 def means(pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -139,6 +139,7 @@ def test_rows_that_are_not_trained_on_do_not_matter() -> None:
     features, labels = synthetic(40, 1.0)
     heads = [head_of(), head_of()]
     fit(heads[0], features, labels, np.arange(20), plan(), 0)
+    assert isinstance(features.global_, np.ndarray)
     features.global_[20:] += 9
     labels[20:] = -1
     fit(heads[1], features, labels, np.arange(20), plan(), 0)

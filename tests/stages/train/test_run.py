@@ -15,7 +15,9 @@ import pytest
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.ledger import Ledger
 from stages.train import predictions
+from stages.train.features import Features, gather
 from stages.train.models import load
+from stages.train.rows import StoredRows
 from stages.train.run import TrainedHead, run, schedule_of
 from stages.train.settings import TrainSettings
 
@@ -51,6 +53,28 @@ def test_files_and_bytes(populated: Any, train_settings: Make, tmp_path: Path) -
     train(populated, settings, tmp_path / "two")
     assert bytes_of(tmp_path / "two") == written
     assert written["predictions/heads/average-s0.csv"] != written["predictions/heads/average-s7.csv"]
+
+
+def test_features_that_stay_in_the_store_give_the_same_files(
+    populated: Any, train_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads of two sets of blocks share the limit."""
+    settings = train_settings(("attention_c",), (0,))
+    wide = settings.heads["attention_c"].model_copy(update={"faces": ("resnet29/wide", "resnet29/embedding")})
+    settings = settings.model_copy(update={"heads": {**settings.heads, "wide": wide}})
+    train(populated, settings, tmp_path / "held")
+    asked: list[tuple[int, bool]] = []
+
+    def spy(*arguments: Any, **named: Any) -> Features:
+        found = gather(*arguments, **named)
+        asked.append((named["held_bytes"], isinstance(found.faces, StoredRows)))
+        return found
+
+    monkeypatch.setattr("stages.train.run.gather", spy)
+    monkeypatch.setattr("stages.train.run.HELD_BYTES", 100)
+    train(populated, settings, tmp_path / "stored")
+    assert asked == [(50, True), (50, True)]
+    assert bytes_of(tmp_path / "stored") == bytes_of(tmp_path / "held")
 
 
 def test_a_member_does_not_depend_on_the_others(populated: Any, train_settings: Make, tmp_path: Path) -> None:

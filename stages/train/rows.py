@@ -1,0 +1,132 @@
+"""Rows of features, held in memory or left in the store, behind one way to take them: an index gives float32 rows.
+
+Both ways give the same bits: the same conversion to float32, the same order of operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cache.block import Block
+from cache.maps import hand_back
+
+CHUNK_BYTES = 8 << 20
+"""Of float32 rows that are read at once where all rows are passed over."""
+
+RESIDENT_BYTES = 64 << 20
+"""How much of the store's maps may count as memory after a read: with more rows than are held in memory, a random batch
+seldom finds a page of the one before."""
+
+Scale = tuple[np.ndarray, np.ndarray]
+"""Mean and standard deviation per feature, float32 (D,)."""
+
+
+class StoredRows:
+    """Rows of several blocks side by side, read from the store when they are asked for.
+
+    `rows[index]` is float32 (k, D): `index` (k,) of row numbers, or a slice. Neighbouring rows of one item are read
+    together. Between reads the store's maps count for at most `RESIDENT_BYTES` of memory.
+
+    Args:
+        blocks: each with the same items.
+        positions: for each block the positions (`Block.positions`) of the K items that the rows are of.
+        item: (R,) which of the K items a row is of.
+        within: (R,) which row of that item.
+        scale: subtracted and divided by; None: rows as they are stored.
+
+    Attributes:
+        shape: (R, D).
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        positions: Sequence[np.ndarray],
+        item: np.ndarray,
+        within: np.ndarray,
+        scale: Scale | None = None,
+    ) -> None:
+        self._blocks, self._positions, self._scale = blocks, positions, scale
+        self._item, self._within = item.astype(np.int32, copy=False), within.astype(np.int32, copy=False)
+        self.shape = (len(item), sum(block.spec.shape[0] for block in blocks))
+
+    def __len__(self) -> int:
+        return len(self._item)
+
+    @property
+    def nbytes(self) -> int:
+        """What all rows take in memory as float32."""
+        return 4 * self.shape[0] * self.shape[1]
+
+    def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
+        item, within = self._item[index], self._within[index]
+        out = np.empty((len(item), self.shape[1]), np.float32)
+        new = np.ones(len(item), bool)
+        new[1:] = item[1:] != item[:-1]
+        run, column = np.cumsum(new) - 1, 0
+        for block, positions in zip(self._blocks, self._positions, strict=True):
+            rows, offsets = block.rows_at(positions[item[new]])
+            place, width = offsets[run] + within, block.spec.shape[0]
+            whole = len(rows) == len(place) and (place == np.arange(len(place))).all()  # all of them, in their order
+            out[:, column : column + width] = rows if whole else rows[place]
+            column += width
+        hand_back(RESIDENT_BYTES)
+        return out if self._scale is None else standardized(out, self._scale)
+
+    def scaled(self, scale: Scale) -> StoredRows:
+        """These rows, standardized whenever they are read."""
+        return StoredRows(self._blocks, self._positions, self._item, self._within, scale)
+
+    def held(self) -> np.ndarray:
+        """All rows in memory, (R, D) float32."""
+        out = np.empty(self.shape, np.float32)
+        for part in chunks(len(self), self.shape[1]):
+            out[part] = self[part]
+        return out
+
+
+Rows = np.ndarray | StoredRows
+"""(R, D) float32 rows, taken by `rows[index]`."""
+
+
+def standardized(rows: np.ndarray, scale: Scale) -> np.ndarray:
+    """(rows - mean) / deviation, float32; `rows` stays as it is."""
+    out = rows - scale[0]
+    out /= scale[1]
+    return out
+
+
+def scaled(rows: Rows, scale: Scale) -> Rows:
+    """Standardized rows: another array, or the rows of the store standardized as they are read."""
+    return rows.scaled(scale) if isinstance(rows, StoredRows) else standardized(rows, scale)
+
+
+def scale_of(rows: Rows, index: np.ndarray) -> Scale:
+    """Mean and standard deviation of the rows at `index`, read once, a chunk at a time.
+
+    Computed in float64 from each chunk's mean and squared deviations (Chan et al. 1979), so that large means do not
+    cost digits. A feature that does not vary has deviation 1; so has every feature where there is no row.
+    """
+    width = rows.shape[1]
+    count, mean, squares = 0, np.zeros(width), np.zeros(width)
+    for part in chunks(len(index), width):
+        values = rows[index[part]].astype(np.float64)
+        own = values.mean(0)
+        values -= own
+        shift, total = own - mean, count + len(values)
+        squares += np.einsum("ij,ij->j", values, values) + shift**2 * (count * len(values) / total)
+        mean += shift * (len(values) / total)
+        count = total
+    if not count:
+        return np.zeros(width, np.float32), np.ones(width, np.float32)
+    deviation = np.sqrt(squares / count)
+    deviation[deviation < 1e-6] = 1.0
+    return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def chunks(rows: int, width: int) -> Iterator[slice]:
+    """Slices that cover `rows` rows of `width` float32 numbers, `CHUNK_BYTES` each."""
+    step = max(CHUNK_BYTES // (4 * max(width, 1)), 1)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

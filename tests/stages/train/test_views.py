@@ -1,0 +1,140 @@
+"""Training on drawn views: which rows a batch has, that every view is drawn, and that prediction sees the plain one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cache.keys import PLAIN, view_key
+from stages.errors import SettingError
+from stages.extract.settings import ViewSettings
+from stages.extract.views import FLIP, names
+from stages.heads.batch import HeadBatch, HeadOutput
+from stages.ledger import Ledger
+from stages.train.features import HELD_BYTES, Features, gather
+from stages.train.loop import Schedule, fit, infer
+from stages.train.run import run
+from stages.train.settings import TrainSettings
+
+VIEWS = ViewSettings(flip=True, crops=1)
+NAMES = names(VIEWS)
+
+
+def with_views(world: Any) -> Any:
+    """Every item once more in every other view, with the number of the view times 100 added to its features."""
+    for spec, key, rows in list(world.waiting):
+        for number, view in enumerate(NAMES[1:], start=1):
+            world.waiting.append((spec, view_key(key, view), rows + 100 * number))
+    return world
+
+
+def gathered(world: Any, views: tuple[str, ...] = NAMES, held: int = HELD_BYTES) -> tuple[Features, Ledger]:
+    inputs, ledger = world.inputs(), Ledger("train")
+    found = gather(
+        world.samples,
+        world.store,
+        world.detections,
+        [inputs.plans["resnet29"].blocks[tap] for tap in ("embedding", "wide")],
+        [inputs.plans["effnet_lite0"].blocks["pooled"]],
+        max_faces=2,
+        ledger=ledger,
+        views=views,
+        held_bytes=held,
+    )
+    return found, ledger
+
+
+@pytest.mark.parametrize("held", [HELD_BYTES, 0])
+def test_a_batch_has_the_views_asked_for(populated: Any, held: int) -> None:
+    features, ledger = gathered(with_views(populated), held=held)
+    plain, _ = gathered(populated, (PLAIN,), held)
+    assert (features.views, len(features), len(ledger)) == (3, len(plain), 0)
+    rows, drawn = np.array([7, 0, 30, 2, 7]), np.array([2, 1, 0, 1, 1])
+    found, expected = features.batch(rows, drawn), plain.batch(rows)
+    assert torch.equal(features.batch(rows).faces, expected.faces)
+    assert torch.equal(features.batch(rows).global_, expected.global_)
+    assert torch.equal(found.face_mask, expected.face_mask)
+    assert torch.equal(found.boxes, expected.boxes)
+    shift = torch.from_numpy(100.0 * drawn).float()
+    real = expected.face_mask[..., None]
+    torch.testing.assert_close(found.faces, (expected.faces + shift[:, None, None]) * real)
+    torch.testing.assert_close(found.global_, expected.global_ + shift[:, None], atol=0.07, rtol=0)  # float16
+
+
+def test_scales_are_those_of_the_plain_view(populated: Any) -> None:
+    rows = np.arange(0, 40, 3)
+    ours, plain = gathered(with_views(populated))[0].scales(rows), gathered(populated, (PLAIN,))[0].scales(rows)
+    for (mean, deviation), (wanted_mean, wanted_deviation) in zip(ours, plain, strict=True):
+        assert np.array_equal(mean, wanted_mean)
+        assert np.array_equal(deviation, wanted_deviation)
+
+
+def test_a_sample_that_lacks_a_view_is_recorded(world: Any) -> None:
+    for name in ("a", "b"):
+        world.add(name, "calm")
+    lost = view_key(world.items["b"][0].key, FLIP)
+    with_views(world)
+    world.waiting[:] = [one for one in world.waiting if one[1] != lost]
+    features, ledger = gathered(world)
+    assert [sample.sample_id for sample in features.samples] == ["a"]
+    assert ledger.entries["b"][0] == "no_features"
+    assert len(gathered(world, (PLAIN,))[0]) == 2
+
+
+class Seen(nn.Module):
+    """Notes which view each sample comes in: the first feature says it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 2)
+        self.views: list[list[int]] = []
+
+    def forward(self, batch: HeadBatch) -> HeadOutput:
+        self.views.append([round(float(v) / 100) for v in batch.global_.mean(1)])
+        return HeadOutput(self.linear(batch.global_ / 300), torch.zeros(batch.face_mask.shape))
+
+
+def test_each_view_is_drawn_about_as_often_and_only_in_training(populated: Any) -> None:
+    features, _ = gathered(with_views(populated))
+    rows, labels = np.arange(len(features)), np.arange(len(features)) % 2
+    plan = Schedule(epochs=30, batch_size=10, learning_rate=1e-4, step=9, gamma=1.0, momentum=0.0, weight_decay=0.0)
+    head = Seen()
+    fit(head, features, labels, rows, plan, seed=3)
+    counts = np.bincount([v for batch in head.views for v in batch], minlength=3)
+    assert counts.sum() == 30 * len(features)
+    assert counts.min() > 0.28 * counts.sum()
+    again = Seen()
+    again.load_state_dict(head.state_dict())
+    fit(again, features, labels, rows, plan, seed=3)
+    assert again.views == head.views
+    head.views.clear()
+    infer(head, features)
+    assert {v for batch in head.views for v in batch} == {0}
+
+
+def heads(**changes: object) -> TrainSettings:
+    head = {"kind": "gupta2018:average", "faces": ["resnet29/embedding"], "global": ["effnet_lite0/pooled"], **changes}
+    return TrainSettings.model_validate({"seeds": [0], "heads": {"one": {**head, "epochs": 2}}})
+
+
+def test_the_stage_draws_where_the_head_says_so(populated: Any, tmp_path: Path) -> None:
+    world = with_views(populated)
+    inputs = world.inputs()
+    inputs = replace(inputs, extract=inputs.extract.model_copy(update={"views": VIEWS}))
+    found = {}
+    for name, settings in (("plain", heads()), ("drawn", heads(views="drawn"))):
+        (tmp_path / name).mkdir()
+        [head] = run(inputs, settings, tmp_path / name, Ledger("train"))
+        found[name] = head.loss
+    assert found["plain"] != found["drawn"]
+
+
+def test_drawing_without_views_is_refused(populated: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"train\.heads\.one\.views is 'drawn', but extract\.views"):
+        run(populated.inputs(), heads(views="drawn"), tmp_path, Ledger("train"))
