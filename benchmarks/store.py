@@ -1,7 +1,7 @@
 """The feature store beside its rivals: np.memmap over .npy, np.save, and one HDF5 group per photo.
 
     python -m benchmarks.store            times, side by side in this process, with their ratios
-    python -m benchmarks.store --memory   peak memory of a reader at 10,000 and at 1,000,000 rows
+    python -m benchmarks.store --memory   peak memory of the writer and of readers, see benchmarks.memory
 
 20,000 synthetic photos with 5 faces on average, 512 float16 numbers a face. Every round runs each way once, in an order
 that turns; a time is the median over the rounds. `ratio` is the rival's time divided by ours: above 1, ours is faster.
@@ -14,8 +14,6 @@ import argparse
 import gc
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +24,7 @@ from statistics import median
 import h5py
 import numpy as np
 
+from benchmarks import memory
 from cache import shard
 from cache.block import Block
 from cache.keys import BlockSpec, item_key
@@ -216,56 +215,16 @@ def _over(reader: Callable[[np.ndarray], np.ndarray], drawn: list[np.ndarray]) -
     return run
 
 
-_READ = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from benchmarks.store import spec
-from cache.store import Store
-block = Store(Path(sys.argv[1])).open(spec())
-rng = np.random.default_rng(0)
-for batch in np.array_split(rng.permutation(len(block)), max(len(block) // 32, 1)):
-    block.batch(block.keys[batch])
-status = Path("/proc/self/status")
-if status.exists():  # ru_maxrss of Linux begins with the memory of the process that started this one
-    print(int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024)
-else:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-"""
-
-
-def reader_memory(rows: int, folder: Path) -> float:
-    """Peak memory (MiB) of a process of its own that reads one epoch of random batches from a block of ~`rows` rows.
-
-    The block is written in parts, and by another process than the one that is measured.
-    """
-    store, part = Store(folder), 10_000
-    for number in range(max(rows // part, 1)):
-        write_block(store, spec(), draw(min(rows, part) // FACES, seed=number))
-    command = [sys.executable, "-c", _READ, str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    return float(done.stdout)
-
-
-def _memory(small: int, large: int) -> None:
-    found = {}
-    for rows in (small, large):
-        with tempfile.TemporaryDirectory() as name:
-            found[rows] = reader_memory(rows, Path(name))
-        print(f"peak memory of reading {rows:>9,} rows ({rows * DIM * 2 / 2**20:,.0f} MiB): {found[rows]:.0f} MiB")
-    print(f"difference: {found[large] - found[small]:.0f} MiB")
-
-
 def main() -> None:
     """Parse the options and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--memory", action="store_true", help="measure the peak memory of a reader instead")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory instead")
     parser.add_argument("--items", type=int, default=ITEMS, help="photos (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each measurement (default %(default)s)")
     parser.add_argument("--batches", type=int, default=1000, help="minibatches a round (default %(default)s)")
     options = parser.parse_args()
     if options.memory:
-        _memory(10_000, 1_000_000)
+        memory.compare()
         return
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), options.items, options.rounds, options.batches)

@@ -21,7 +21,7 @@ from cache.lock import commit_lock
 from cache.pack import read_style
 from cache.shard import Shard, check_bytes, open_shard, sync_folder
 from cache.store import Store
-from cache.writer import BlockWriter, _Recorded
+from cache.writer import BlockWriter, Recorded
 
 _DATASETS = ("rows", "offsets", "item_keys", "item_status", "item_detail")
 
@@ -36,7 +36,7 @@ class Adopter:
     def __init__(self, store: Store, spec: BlockSpec) -> None:
         self._store, self._spec = store, spec
         self._place = store.place(spec)
-        self._recorded = _Recorded(self._place)
+        self._recorded = Recorded(self._place)
         self._writer: BlockWriter | None = None
         try:
             store.writer(spec)  # makes the folder and its description

@@ -84,8 +84,8 @@ def whole(info: BlockInfo) -> Piece:
 def remove(piece: Piece) -> None:
     """Delete a file, or a block: first its journal, then its shards, last its description.
 
-    So a crash leaves shards without a record (debris) and never a record without its shard. What somebody else put into
-    a block's folder stays, and the folder with it.
+    So a crash leaves shards without a record (debris) and never a record without its shard. A shard that was recorded
+    after `debris` saw it stays. What somebody else put into a block's folder stays, and the folder with it.
 
     Raises:
         StorePlaceError: the file system refused; what was removed before is gone.
@@ -93,6 +93,11 @@ def remove(piece: Piece) -> None:
     try:
         if piece.path.is_dir():
             _remove_block(piece.path)
+        elif SHARD_NAME.fullmatch(piece.path.name):
+            place = piece.path.parent.parent
+            with commit_lock(place / _LOCK):  # a writer that slept long may have recorded it after we looked
+                if f"{piece.path.stem}.json" not in journal.names(place / "journal"):
+                    piece.path.unlink(missing_ok=True)
         else:
             piece.path.unlink(missing_ok=True)
     except OSError as error:

@@ -61,7 +61,7 @@ class BlockWriter:
         self._gathered = _Gathered(spec, int(max(min(self._limit, FLUSH_ROWS), 1)))
         self._since = time.monotonic()
         self._pending: deque[Future[None]] = deque()
-        self._recorded = _Recorded(place)
+        self._recorded = Recorded(place)
 
     def __enter__(self) -> BlockWriter:
         return self
@@ -174,7 +174,7 @@ def _check_range(rows: np.ndarray, cast: np.ndarray, spec: BlockSpec) -> None:
         )
 
 
-class _Recorded:
+class Recorded:
     """Item keys that the journal had when this writer looked last. Only the writer thread touches it."""
 
     def __init__(self, place: Path) -> None:
@@ -206,7 +206,7 @@ def _item_keys(path: Path) -> list[bytes]:
         return []  # a damaged shard holds nothing; readers say so
 
 
-def _commit(place: Path, spec: BlockSpec, pack: Pack, recorded: _Recorded, style: Style) -> None:
+def _commit(place: Path, spec: BlockSpec, pack: Pack, recorded: Recorded, style: Style) -> None:
     """Write the items as a shard and record it, without those that are recorded already.
 
     Raises:
@@ -216,10 +216,10 @@ def _commit(place: Path, spec: BlockSpec, pack: Pack, recorded: _Recorded, style
         pack = pack.without(recorded.update())
         while pack.keys:
             path, digest = write_shard(place / "shards", spec, pack, style)
-            record = journal.Record(path.name, digest, path.stat().st_size, len(pack.keys), len(pack.rows))
             with commit_lock(place / "commit.lock"):
                 left = pack.without(recorded.update())
-                if left is pack:
+                if left is pack and path.exists():  # after a long sleep `gc` may have taken it for debris
+                    record = journal.Record(path.name, digest, path.stat().st_size, len(pack.keys), len(pack.rows))
                     recorded.add(journal.append(place / "journal", record), pack.keys)
                     return
             path.unlink(missing_ok=True)  # another writer recorded some of them meanwhile

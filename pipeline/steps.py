@@ -16,6 +16,7 @@ from stages.ledger import Allowance, Ledger
 from stages.tables import write_csv
 
 if TYPE_CHECKING:
+    from stages.spread import Spread
     from stages.train.run import Inputs
 
 Lines = list[str]
@@ -47,15 +48,15 @@ def index(project: Project, allowance: str | None = None) -> Lines:
     return lines + _close(project, ledger, total, allowance)
 
 
-def detect(project: Project, allowance: str | None = None) -> Lines:
-    """Photos -> detections.csv and blocks/detect.csv."""
+def detect(project: Project, allowance: str | None = None, spread: Spread | None = None) -> Lines:
+    """Photos -> detections.csv and blocks/detect.csv; `spread` is where it computes, None: in this process."""
     from stages.detect.run import run
     from stages.detect.table import write_table
 
     ledger = Ledger("detect")
     start = time.monotonic()
     settings, manifest = project.params.detect, project.manifest
-    detections, rows, counts = run(manifest, project.images_root, project.store, settings, ledger)
+    detections, rows, counts = run(manifest, project.images_root, project.store, settings, ledger, spread)
     write_table(project.artifacts / "detections.csv", detections)
     faces = [len(detections.faces(sample_id)) for sample_id in detections.items]
     lines = _done(project, "detect", "photos", rows, counts, start)
@@ -83,15 +84,17 @@ def align(project: Project, allowance: str | None = None) -> Lines:
     return lines + _close(project, ledger, counts.total, allowance)
 
 
-def extract(project: Project, roles: Sequence[str] = (), allowance: str | None = None) -> Lines:
-    """Crops and photos -> features of these roles; of all when none is named."""
+def extract(
+    project: Project, roles: Sequence[str] = (), allowance: str | None = None, spread: Spread | None = None
+) -> Lines:
+    """Crops and photos -> features of these roles; of all when none is named. `spread`: as `detect`."""
     lines: Lines = []
     for role in roles or sorted(project.params.extract.backbones):
-        lines += _extract_role(project, role, allowance)
+        lines += _extract_role(project, role, allowance, spread)
     return lines
 
 
-def _extract_role(project: Project, role: str, allowance: str | None) -> Lines:
+def _extract_role(project: Project, role: str, allowance: str | None, spread: Spread | None) -> Lines:
     from stages.detect.run import read
     from stages.extract.plan import plan_role
     from stages.extract.run import run
@@ -111,6 +114,7 @@ def _extract_role(project: Project, role: str, allowance: str | None) -> Lines:
         settings.extract,
         project.weights_folder,
         ledger,
+        spread,
     )
     unit = "face groups" if plan.crops else "photos"
     lines = _done(project, name, unit, rows, counts, start)

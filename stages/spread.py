@@ -73,10 +73,10 @@ def gather(spread: Spread, function: Callable[[W], R], parts: Sequence[Part[W]],
 
 
 def announce(store: Store, specs: Sequence[BlockSpec]) -> None:
-    """Make the folders of blocks before parts are handed out: workers look for them (`require_shared`).
+    """Make the folders of blocks before parts are handed out: workers look for them (`require_store`).
 
     Raises:
-        OSError: the store refuses.
+        StorePlaceError: the store may not be written.
     """
     for spec in specs:
         store.writer(spec)
@@ -95,12 +95,18 @@ def require_same(same: bool, what: str) -> None:
         )
 
 
-def require_shared(store: Store, specs: Sequence[BlockSpec]) -> None:
-    """Check, on a worker, that it sees the store of the process that handed out the part.
+def require_store(store: Store, specs: Sequence[BlockSpec]) -> None:
+    """Check, on a worker, that it sees the store of the process that handed out the part, and those that lie under it.
 
     Raises:
-        StorePlaceError: the folder is another one here. Nothing is made in it.
+        StorePlaceError: a folder is another one here, or is not there. Nothing is made in it.
     """
+    for place in store.shared:
+        if not (place / "store.json").is_file():
+            raise StorePlaceError(
+                f"{place}: worker {platform.node()} sees no shared store there; make it visible to all machines under "
+                "one path, or take it out of KULESHOV_STORE_SHARED"
+            )
     for spec in specs:
         if not (store.place(spec) / "block.json").is_file():
             raise StorePlaceError(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from stages.errors import SettingError
 from stages.ledger import Allowance
+
+if TYPE_CHECKING:
+    from stages.spread import Spread
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def _allowance(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -27,6 +35,32 @@ _max_failures = click.option(
     callback=_allowance,
     help="How many items may fail before the stage does, as a count or a percentage. [default: params.yaml]",
 )
+
+
+def _workers(command: F) -> F:
+    """The options of a stage whose work can be spread."""
+    command = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Compute in N processes of this machine, each with its share of the cores, or with one GPU.",
+    )(command)
+    return click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Compute on the workers of a Dask scheduler, such as tcp://HOST:8786; they see the same folders.",
+    )(command)
+
+
+def _spread(scheduler: str | None, workers: int | None) -> AbstractContextManager[Spread | None]:
+    """Where the stage computes. Dask is imported only when it is asked for: it costs a second."""
+    if scheduler is not None and workers is not None:
+        raise click.UsageError("--scheduler has workers of its own: give it or --workers, not both")
+    if scheduler is None and workers is None:
+        return nullcontext()
+    from pipeline.cluster import Cluster
+
+    return Cluster(scheduler, workers or 1)
 
 
 def _run(stage: str, folder: Path, *arguments: object) -> None:
@@ -56,15 +90,17 @@ def index(folder: Path, max_failures: str | None) -> None:
 
 @click.command()
 @_max_failures
+@_workers
 @click.pass_obj
-def detect(folder: Path, max_failures: str | None) -> None:
+def detect(folder: Path, max_failures: str | None, scheduler: str | None, workers: int | None) -> None:
     """Find faces: detections.csv.
 
     \b
     Example:
-      kuleshov detect --max-failures 10%
+      kuleshov detect --max-failures 10% --workers 4
     """
-    _run("detect", folder, max_failures)
+    with _spread(scheduler, workers) as spread:
+        _run("detect", folder, max_failures, spread)
 
 
 @click.command()
@@ -83,8 +119,11 @@ def align(folder: Path, max_failures: str | None) -> None:
 @click.command()
 @click.argument("roles", nargs=-1)
 @_max_failures
+@_workers
 @click.pass_obj
-def extract(folder: Path, roles: tuple[str, ...], max_failures: str | None) -> None:
+def extract(
+    folder: Path, roles: tuple[str, ...], max_failures: str | None, scheduler: str | None, workers: int | None
+) -> None:
     """Run backbones once and cache their features.
 
     ROLES are keys of extract.backbones in params.yaml; all of them when none is given. What the store has costs
@@ -93,8 +132,10 @@ def extract(folder: Path, roles: tuple[str, ...], max_failures: str | None) -> N
     \b
     Example:
       kuleshov extract effnet_lite0 expression
+      kuleshov extract --scheduler tcp://head:8786
     """
-    _run("extract", folder, roles, max_failures)
+    with _spread(scheduler, workers) as spread:
+        _run("extract", folder, roles, max_failures, spread)
 
 
 @click.command()

@@ -2,7 +2,8 @@
 
 A family is a file of this folder with three functions (see `Family`). A family with a closed set of variants lists them
 in a module-level `VARIANTS = ("a", "b")`; one with an open set writes `VARIANTS = "*"`. Both are read from the source
-text, so that a listing imports no network.
+text, so that a listing imports no network. A family whose spec needs no torch keeps its network in `networks/`, so that
+a run that finds everything in the store does not wait for torch.
 """
 
 from __future__ import annotations

@@ -7,19 +7,17 @@ carries it over from TensorFlow.
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from stages.backbones.catalogue import FACENET_PAPER
 from stages.backbones.spec import BackboneSpec, Tap
-from stages.backbones.states import load_strictly, read_state
 from stages.errors import SettingError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 VARIANTS = ("vggface2", "casia")
 _SIZE = 512
-# The released files carry the classifier they were trained with.
-_CLASSIFIER = ("logits.weight", "logits.bias")
 
 
 def spec(variant: str | None) -> BackboneSpec:
@@ -44,21 +42,10 @@ def spec(variant: str | None) -> BackboneSpec:
     )
 
 
-class InceptionResnet(nn.Module):
-    """Normalised float32 (B, 3, 160, 160) -> {"embedding": float32 (B, 512), rows of length 1}."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from facenet_pytorch import InceptionResnetV1
-
-        self.net = InceptionResnetV1(pretrained=None)
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"embedding": self.net(x)}
-
-
 def build(spec: BackboneSpec) -> nn.Module:
     """The network with random weights."""
+    from stages.backbones.networks.inception_resnet_v1 import InceptionResnet
+
     return InceptionResnet()
 
 
@@ -68,7 +55,6 @@ def load_state(module: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: for a damaged file, one with code in it, or other keys or shapes.
     """
-    state = read_state(path)
-    for key in _CLASSIFIER:
-        state.pop(key, None)
-    load_strictly(module.get_submodule("net"), state, path)
+    from stages.backbones.networks.inception_resnet_v1 import fill
+
+    fill(module, path)

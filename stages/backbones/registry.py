@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from stages.backbones import families, weights
 from stages.backbones.spec import BackboneSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 def names() -> list[str]:
@@ -51,6 +53,8 @@ def load(name: str, *, weights_dir: Path, device: str | torch.device = "cpu") ->
         SettingError: for an unknown name.
         WeightsError: when the weights are missing, have another hash, or do not fit.
     """
+    import torch  # not at the top: what is cached is planned without it
+
     family, variant = families.find(name)
     spec = family.spec(variant)
     path = weights.locate(spec.weights, weights_dir)

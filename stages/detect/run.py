@@ -28,7 +28,7 @@ from stages.index.samples import TRANSIENT, by_content, open_shared
 from stages.ledger import Ledger
 from stages.making import style
 from stages.progress import progress
-from stages.spread import Part, Spread, announce, cut, gather, require_same, require_shared, require_written
+from stages.spread import Part, Spread, announce, cut, gather, require_same, require_store, require_written
 
 SIZE_SPEC = BlockSpec(
     source="media",
@@ -241,7 +241,7 @@ def _detect_part(job: _Job, photos: _Photos) -> Failures:
         StorePlaceError: the store is another one here, or refuses.
     """
     require_same(boxes_spec(job.settings).key == job.spec.key, job.settings.detector)
-    require_shared(job.store, [job.spec, SIZE_SPEC])
+    require_store(job.store, [job.spec, SIZE_SPEC])
     block, sizes = job.store.open(job.spec), job.store.open(SIZE_SPEC)
     todo = photos.take(np.flatnonzero(~photos.stored(block, sizes)))
     return _detect(job, todo, sizes.has(todo.size_keys), _kept, shown=False)[0]

@@ -6,10 +6,10 @@ Faces come from the crops that align cached; whole photos are decoded here. Rows
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from stages.index.manifest import Manifest, Sample
 from stages.ledger import Ledger
 from stages.making import style
 from stages.progress import progress
-from stages.spread import Part, Spread, announce, cut, gather, require_same, require_shared, require_written
+from stages.spread import Part, Spread, announce, cut, gather, require_same, require_store, require_written
 
 PART_ITEMS = 4096
 """Items of a part when the work is spread: 8 MB of 1024-d float16, seconds on a GPU, one shard. Where a part takes
@@ -93,14 +93,14 @@ def run(
     """
     settings = settings.model_copy(update={"device": resolve(settings.device)})
     job = _Job(images_root, store, plan, settings, weights_folder)
-    owners = _owners(manifest, detections, plan)
+    owners = _Owners(manifest, detections, plan)
     blocks = {tap: store.open(spec) for tap, spec in plan.blocks.items()}
     viewed = job.viewed(list(owners))
     keys = list(viewed)
     lacking = {tap: _lacking(block, keys) for tap, block in blocks.items()}
     wanted = set().union(*lacking.values())
     lacked = {viewed[key] for key in wanted}
-    todo = {key: samples for key, samples in owners.items() if key in lacked}
+    todo = {key: owners[key] for key in owners if key in lacked}
     failures = Ledger(ledger.stage)
     done: set[bytes] = set()
     if todo:
@@ -151,7 +151,7 @@ def _compute_part(job: _Job, owners: Owners) -> tuple[Entries, list[bytes]]:
     """
     plan = job.plan
     require_same(registry.get_spec(plan.spec.name) == plan.spec, plan.spec.name)
-    require_shared(job.store, [*plan.blocks.values(), *([plan.crops] if plan.crops else [])])
+    require_store(job.store, list(plan.blocks.values()))
     viewed = job.viewed(list(owners))
     lacking = {tap: _lacking(job.store.open(spec), list(viewed)) for tap, spec in plan.blocks.items()}
     wanted = set().union(*lacking.values())
@@ -219,14 +219,31 @@ def keys_of(samples: Sequence[Sample], detections: Detections, level: str) -> tu
     return key_array([item_key(sample.content) for sample in samples]), np.arange(len(samples))
 
 
-def _owners(manifest: Manifest, detections: Detections, plan: RolePlan) -> Owners:
-    """In the manifest's order, over the samples that could be read."""
-    readable = detections.readable(manifest.samples)
-    keys, numbers = keys_of(readable, detections, "face" if plan.crops else "global")
-    owners: dict[bytes, list[Sample]] = {}
-    for key, number in zip(key_list(keys), numbers.tolist(), strict=True):
-        owners.setdefault(key, []).append(readable[number])
-    return owners
+class _Owners(Mapping[bytes, Sequence[Sample]]):
+    """In the manifest's order, over the samples that could be read. Which samples have a key is gathered when somebody
+    asks: a run that finds everything in the store does not."""
+
+    def __init__(self, manifest: Manifest, detections: Detections, plan: RolePlan) -> None:
+        self._readable = detections.readable(manifest.samples)
+        keys, self._numbers = keys_of(self._readable, detections, "face" if plan.crops else "global")
+        self._all = key_list(keys)
+        self._distinct = dict.fromkeys(self._all)
+
+    @cached_property
+    def _samples(self) -> dict[bytes, list[Sample]]:
+        found: dict[bytes, list[Sample]] = {}
+        for key, number in zip(self._all, self._numbers.tolist(), strict=True):
+            found.setdefault(key, []).append(self._readable[number])
+        return found
+
+    def __getitem__(self, key: bytes) -> Sequence[Sample]:
+        return self._samples[key]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._distinct)
+
+    def __len__(self) -> int:
+        return len(self._distinct)
 
 
 def _lacking(block: Block, keys: Sequence[bytes]) -> set[bytes]:

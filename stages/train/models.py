@@ -26,7 +26,7 @@ from stages.detect.settings import DetectSettings
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.extract.settings import ExtractSettings
 from stages.heads import registry
-from stages.train.features import Scale
+from stages.train.rows import Scale
 from stages.train.settings import HeadSettings
 
 SCHEMA = 1

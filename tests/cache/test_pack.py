@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -36,7 +37,7 @@ def test_attributes_say_what_made_the_rows(tmp_path: Path, spec: BlockSpec) -> N
     store = Store(tmp_path)
     write(store, spec, np.ones((2, 4), np.float16))
     with h5py.File(shards(store, spec)[0]) as file:
-        attributes = dict(file.attrs)
+        attributes: dict[str, Any] = dict(file.attrs)
     assert attributes["a row is"] == "one face of a photo or frame: found, given, or the whole image"
     assert (attributes["source"], attributes["tap"], attributes["level"]) == ("net", "embedding", "face")
     assert attributes["extractor_version"] == 1

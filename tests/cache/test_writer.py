@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cache.collect import Piece, remove
 from cache.errors import StorePlaceError
 from cache.keys import BlockSpec, item_key
 from cache.lock import commit_lock
+from cache.pack import write_shard
 from cache.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -237,3 +240,33 @@ def test_a_forked_child_has_a_writer_thread_of_its_own(tmp_path: Path, spec: Blo
     )
     assert done.returncode == 0
     assert Store(tmp_path).open(spec).has([item_key("aa"), item_key("bb")]).all()
+
+
+def test_a_shard_that_gc_took_before_its_record_is_written_again(
+    tmp_path: Path, spec: BlockSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that slept for hours between the two looks like a writer that died."""
+    taken: list[Path] = []
+
+    def lost_once(*arguments: Any) -> tuple[Path, str]:
+        path, digest = write_shard(*arguments)
+        if not taken:
+            path.unlink()
+            taken.append(path)
+        return path, digest
+
+    monkeypatch.setattr("cache.writer.write_shard", lost_once)
+    rows = np.ones((3, 16), np.float16)
+    with Store(tmp_path).writer(spec) as writer:
+        writer.add(item_key("a"), rows)
+    assert len(taken) == 1
+    assert Store(tmp_path).open(spec).rows([item_key("a")])[0].tobytes() == rows.tobytes()
+
+
+def test_gc_keeps_what_was_recorded_after_it_looked(tmp_path: Path, spec: BlockSpec) -> None:
+    store = Store(tmp_path)
+    with store.writer(spec) as writer:
+        writer.add(item_key("a"), np.ones((3, 16), np.float16))
+    [path] = (store.place(spec) / "shards").iterdir()
+    remove(Piece(path, path.stat().st_size, "unrecorded shard"))  # as it was when gc looked
+    assert Store(tmp_path).open(spec).has([item_key("a")]).all()

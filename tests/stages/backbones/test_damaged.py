@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from stages.backbones import effnet_lite0, expression, mini_xception, registry, resnet29, torchvision, weights
 from stages.backbones.dlib_file import read_layers
-from stages.backbones.expression import MANIFEST, read_tensors
+from stages.backbones.networks.expression import MANIFEST, read_tensors
 from stages.backbones.states import load_strictly, read_state
 from stages.errors import WeightsError
 

@@ -108,6 +108,7 @@ def test_only_the_family_asked_for_is_imported() -> None:
         "import sys; from stages.backbones import families, weights; families.names(); weights.catalogue();"
         "assert 'torch' not in sys.modules;"
         "from stages.backbones import registry; registry.get_spec('resnet29');"
+        "assert 'torch' not in sys.modules;"
         "loaded = {f for f in families.families() if 'stages.backbones.' + f in sys.modules};"
         "assert loaded == {'resnet29'}, loaded; assert 'torchvision' not in sys.modules"
     )

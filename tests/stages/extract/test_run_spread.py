@@ -166,6 +166,16 @@ def test_values_that_are_not_finite_and_crops_that_are_not_there(
     }
 
 
+def test_crops_may_lie_in_a_shared_store(
+    place: Any, plan: RolePlan, go: Go, in_turn: InTurn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, means)
+    own = Store(tmp_path / "own", [place.store.root])
+    assert go(plan, in_turn(), own)[1] == Counts(total=3, computed=3, failed=0)
+    assert len(Store(own.root).open(plan.blocks["embedding"])) == 3
+    assert len(place.store.open(plan.blocks["embedding"])) == 0
+
+
 def test_without_any_crops_align_is_asked_for(place: Any, plan: RolePlan, go: Go, in_turn: InTurn) -> None:
     assert plan.crops is not None
     shutil.rmtree(place.store.place(plan.crops))
