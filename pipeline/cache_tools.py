@@ -179,7 +179,8 @@ def _nearest(
     if own is None:
         yield f"  no block has the key {spec.key[:16]}"
     else:
-        yield f"  block {own.path.name} has this key and {_number(own.items, 'item')}, but not this one"
+        lacking = "this one" if len(keys) == 1 else f"these {len(keys)}"
+        yield f"  block {own.path.name} has this key and {_number(own.items, 'item')}, but not {lacking}"
     ranked = nearest(spec, blocks)
     if not ranked:
         yield f"  there is no other block of {spec.name} at level {spec.level}"

@@ -98,6 +98,7 @@ def _extract_role(project: Project, role: str, allowance: str | None, spread: Sp
     from stages.detect.run import read
     from stages.extract.plan import plan_role
     from stages.extract.run import run
+    from stages.extract.views import names as view_names
 
     name = f"extract/{role}"
     ledger = Ledger(name)
@@ -117,6 +118,8 @@ def _extract_role(project: Project, role: str, allowance: str | None, spread: Sp
         spread,
     )
     unit = "face groups" if plan.crops else "photos"
+    if len(view_names(settings.extract.views)) > 1:
+        unit = f"views of {unit}"
     lines = _done(project, name, unit, rows, counts, start)
     if plan.stands_in_for:
         lines.append(f"  warning: {plan.spec.name} stands in for {plan.stands_in_for}, whose weights are not here")

@@ -8,7 +8,8 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: with two workers the other files fill the time after them."""
-    items.sort(key=lambda item: not any(name in item.nodeid for name in ("test_end_to_end", "test_dvc_store")))
+    long = ("test_end_to_end", "test_dvc_store", "test_cluster", "test_killed", "test_remote")
+    items.sort(key=lambda item: not any(name in item.nodeid for name in long))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +18,7 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         place = tmp_path_factory.mktemp("store")
         patch.setenv("KULESHOV_STORE", str(place))
+        patch.delenv("KULESHOV_STORE_SHARED", raising=False)
         patch.setenv("DVC_NO_ANALYTICS", "1")
         yield place
 
