@@ -118,7 +118,10 @@ class Block:
 
     def statuses(self, keys: Sequence[bytes] | np.ndarray) -> list[str]:
         """Status of each item; empty for those not recorded."""
-        return [bytes(self._status[p]).decode() if p >= 0 else "" for p in self.find(keys)]
+        positions = self.find(keys)
+        found = np.zeros(len(positions), STATUS_DTYPE)
+        found[positions >= 0] = self._status[positions[positions >= 0]]
+        return found.astype(str).tolist()
 
     def rows(self, keys: Sequence[bytes] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of many items: array (R, ...) in the order asked for, and offsets (n + 1,) int64 into it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -68,6 +69,9 @@ def _run(stage: str, folder: Path, *arguments: object) -> None:
     from pipeline import steps
     from pipeline.project import Project
 
+    # A stage holds a row for each of perhaps a million samples, and none of them is garbage: look less often.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
     for line in steps.STAGES[stage](Project(folder), *arguments):
         click.echo(line)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.block import Block
-from cache.keys import FACES, WHOLE, BlockSpec, item_key, key_array
+from cache.keys import FACES, WHOLE, BlockSpec, item_keys, key_array
 from cache.store import Store
 from stages.blocks import BlockRow, Counts, block_rows
 from stages.detect import registry
@@ -82,7 +82,7 @@ class _Known:
     @classmethod
     def of(cls, contents: Iterable[str]) -> _Known:
         distinct = list(dict.fromkeys(contents))
-        keys = (key_array([item_key(content, region=region) for content in distinct]) for region in (FACES, WHOLE))
+        keys = (key_array(item_keys(distinct, region=region)) for region in (FACES, WHOLE))
         return cls(distinct, *keys)
 
     def stored(self, block: Block, sizes: Block) -> np.ndarray:
@@ -108,8 +108,8 @@ class _Photos:
         return cls(
             contents=list(shared),
             samples=list(shared.values()),
-            keys=[item_key(content, region=FACES) for content in shared],
-            size_keys=[item_key(content, region=WHOLE) for content in shared],
+            keys=item_keys(shared, region=FACES),
+            size_keys=item_keys(shared, region=WHOLE),
         )
 
     def known(self) -> _Known:

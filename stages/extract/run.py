@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.block import Block
-from cache.keys import item_key, key_array, view_key
+from cache.keys import item_keys, key_array, view_key
 from cache.store import Store
 from cache.writer import BlockWriter
 from stages.backbones import registry, weights
@@ -216,7 +216,7 @@ def keys_of(samples: Sequence[Sample], detections: Detections, level: str) -> tu
     if level == "face":
         picked = detections.pick(samples)
         return picked.keys, picked.owner
-    return key_array([item_key(sample.content) for sample in samples]), np.arange(len(samples))
+    return key_array(item_keys(sample.content for sample in samples)), np.arange(len(samples))
 
 
 class _Owners(Mapping[bytes, Sequence[Sample]]):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.keys import FACES, KEY_BYTES, BlockSpec, box_region, item_key, key_array, key_hex
+from cache.keys import FACES, KEY_BYTES, WHOLE, BlockSpec, box_region, item_key, item_keys, key_array, key_hex
 
 CHANGES = [
     {"source": "other"},
@@ -81,3 +81,9 @@ def test_key_hex_restores_trailing_zeros() -> None:
     key = b"a" * (KEY_BYTES - 1) + b"\0"
     assert key_hex(key_array([key])[0]) == key.hex()
     assert np.array_equal(key_array([key]) == key_array([key]), [True])
+
+
+@pytest.mark.parametrize("region", [WHOLE, FACES, box_region(1, 2, 3, 4)])
+def test_many_keys_are_those_of_one_by_one(region: str) -> None:
+    contents = [f"{i:064x}" for i in range(20)]
+    assert item_keys(contents, region=region) == [item_key(content, region=region) for content in contents]
