@@ -107,7 +107,9 @@ class Cluster:
                     number = running.pop(future)
                     yield number, self._answer(future, parts[number])
         except (OSError, CancelledError) as error:
-            if isinstance(error, OSError) and client.status == "running":
+            from distributed import CommClosedError
+
+            if not isinstance(error, CommClosedError | CancelledError) and client.status == "running":
                 raise  # the function's own
             raise ClusterError(
                 f"{self._place(client)}: the scheduler is gone; what was recorded is kept, run the command again"
