@@ -107,7 +107,7 @@ class Cluster:
                     number = running.pop(future)
                     yield number, self._answer(future, parts[number])
         except (OSError, CancelledError) as error:
-            from distributed.comm import CommClosedError
+            from distributed.comm.core import CommClosedError
 
             if not isinstance(error, CommClosedError | CancelledError) and client.status == "running":
                 raise  # the function's own
