@@ -19,7 +19,7 @@ from cache.errors import CacheError, DamagedError, SchemaError, StorePlaceError
 from cache.keys import KEY_BYTES, BlockSpec
 from cache.lock import commit_lock
 from cache.pack import read_style
-from cache.shard import Shard, check_bytes, open_shard, sync_folder
+from cache.shard import STATUS_DTYPE, Shard, check_bytes, open_shard, sync_folder
 from cache.store import Store
 from cache.writer import BlockWriter, Recorded
 
@@ -155,8 +155,10 @@ def _fits(shard: Shard, spec: BlockSpec, record: journal.Record) -> bool:
         and shard.shape[1:] == spec.shape
         and shard.dtype == dtypes.stored(spec)
         and shard.item_keys.dtype.itemsize == KEY_BYTES
-        and len(shard.status) == items
-        and offsets.shape == (items + 1,)
+        and (shard.status.shape, shard.status.dtype) == ((items,), STATUS_DTYPE)
+        and all(word.isascii() and word.decode().isprintable() for word in np.unique(shard.status).tolist())
+        and all(isinstance(text, str) for text in shard.details.values())
+        and (offsets.shape, offsets.dtype) == ((items + 1,), np.dtype(np.int64))
         and int(offsets[0]) == 0
         and int(offsets[-1]) == record.rows
         and bool((np.diff(offsets) >= 0).all())

@@ -55,8 +55,19 @@ def append(folder: Path, record: Record) -> str:
 
 
 def names(folder: Path) -> list[str]:
-    """File names of all records, sorted: the same for every reader."""
-    return sorted(path.name for path in folder.glob("[!.]*.json"))
+    """File names of all records, sorted: the same for every reader; none where there is no such folder.
+
+    Raises:
+        StorePlaceError: it cannot be listed. Taken for empty, its rows would be computed again, and `gc` would delete
+            its shards.
+    """
+    try:
+        found = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorePlaceError(f"{folder}: cannot be read ({error.strerror}); mend it and run it again") from None
+    return sorted(name for name in found if name.endswith(".json") and not name.startswith("."))
 
 
 def read(folder: Path) -> list[Record]:
@@ -64,6 +75,7 @@ def read(folder: Path) -> list[Record]:
 
     Raises:
         DamagedError: a record is cut short or altered.
+        StorePlaceError: the folder or a record cannot be read (permission, a bad disk).
     """
     return [parse(folder / name) for name in names(folder)]
 

@@ -47,7 +47,8 @@ class Store:
 
     Args:
         root: where new rows go; made when it is not there.
-        shared: stores of a group or a machine. What they hold is not computed again; nothing in them is changed.
+        shared: stores of a group or a machine. What they hold is not computed again; nothing in them is changed. One
+            that is `root` itself, or stands there twice, counts once.
 
     Raises:
         StorePlaceError: the folder cannot be made or read, or a shared store is not there.
@@ -56,7 +57,8 @@ class Store:
 
     def __init__(self, root: Path, shared: Sequence[Path] = ()) -> None:
         self.root = root
-        self.shared = tuple(shared)
+        places = {place.resolve(): place for place in reversed(shared) if place.resolve() != root.resolve()}
+        self.shared = tuple(reversed(places.values()))
         try:
             (root / "blocks").mkdir(parents=True, exist_ok=True)
             if not (root / "store.json").exists():
@@ -71,7 +73,8 @@ class Store:
                 _check(place)
             except OSError as error:
                 raise StorePlaceError(
-                    f"{place}: no shared feature store ({error.strerror}); mend it, or set KULESHOV_STORE_SHARED"
+                    f"{place / 'store.json'}: no shared feature store ({error.strerror}); mend it, or set "
+                    "KULESHOV_STORE_SHARED"
                 ) from None
 
     def place(self, spec: BlockSpec) -> Path:
@@ -110,6 +113,8 @@ class Store:
             DamagedError: of the first such block, without a list for them.
         """
         for root in (self.root, *(self.shared if shared else ())):
+            if root != self.root and not (root / "blocks").is_dir():
+                continue  # nothing was pushed to it yet
             for path in sorted((root / "blocks").iterdir()):
                 try:
                     info = _info(path, shared=root != self.root)

@@ -142,5 +142,6 @@ def select(store: Store, names: Sequence[str], *, shared: bool = False) -> list[
         return blocks
     for name in names:
         if not any(names_block(name, info.spec, info.path.name) for info in blocks):
-            raise MissingRowsError(f"no block {name!r} in {store.root}; kuleshov cache ls lists them")
+            read = "" if shared or not store.shared else " (those of shared stores are only read)"
+            raise MissingRowsError(f"no block {name!r} in {store.root}; kuleshov cache ls lists them{read}")
     return [info for info in blocks if any(names_block(name, info.spec, info.path.name) for name in names)]

@@ -19,6 +19,12 @@ from stages.train.settings import TrainSettings
 
 FILE = "params.yaml"
 
+_FORMS = {
+    **dict.fromkeys(("model_type", "dict_type"), "input should be a mapping, such as {name: value}"),
+    "tuple_type": "input should be a list, such as [a, b]",
+}
+"""What pydantic says in Python's words, in YAML's."""
+
 
 class SplitSettings(Settings):
     """The split where the data gives none: shares of validation and test, and the seed."""
@@ -147,7 +153,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {place!r}{_suggestion(first['loc'])}{more}"
     if first["type"] == "missing":
         return f"key {place!r} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = _FORMS.get(first["type"], first["msg"].removeprefix("Value error, "))
     shown = repr(first["input"])
     if message.startswith(f"{place} is "):
         return message + more

@@ -28,6 +28,7 @@ __all__ = ["Moved", "RemoteError", "pull", "push"]
 
 _SMALL = 1 << 20  # bytes of the largest block.json or journal record that is read
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DTYPE = re.compile(r"(bfloat|float|u?int)\d{1,3}")  # numpy reads other texts as expressions
 
 
 @dataclass
@@ -68,7 +69,7 @@ def push(store: Store, url: str, names: Sequence[str] = (), *, dry_run: bool = F
     found = remote.names()
     if "store.json" in found:
         check_schema(remote.read("store.json"), f"{remote.shown}/store.json")
-    elif found:
+    elif any(not (name.startswith(".") and name.endswith(".tmp")) for name in found):  # those a killed push left
         raise SettingError(f"{remote.shown} is not empty and no store (no store.json); name an empty or new folder")
     elif not dry_run:
         remote.write("store.json", store_text().encode())
@@ -109,7 +110,11 @@ def pull(store: Store, url: str, names: Sequence[str] = (), *, dry_run: bool = F
 
 
 def _refuse_itself(remote: RemoteFiles, store: Store) -> None:
-    if remote.local is not None and remote.local.resolve().is_relative_to(store.root.resolve()):
+    if remote.local is None:
+        return
+    if remote.local.exists() and not remote.local.is_dir():
+        raise SettingError(f"{remote.shown} is a file; name a folder")
+    if remote.local.resolve().is_relative_to(store.root.resolve()):
         raise SettingError(f"{remote.shown} lies in this store itself; name another place")
 
 
@@ -258,18 +263,32 @@ def _description(remote: RemoteFiles, folder: str) -> BlockSpec | None:
 def _sane(spec: BlockSpec) -> bool:
     """Whether its fields are of their types, so that nothing read from it surprises a reader or a terminal."""
     words = (spec.source, spec.tap)
-    if not all(isinstance(one, dict) for one in (spec.weights, spec.preprocessing, spec.inputs, spec.numerics)):
+    mappings = (spec.weights, spec.preprocessing, spec.inputs, spec.numerics)
+    if not all(isinstance(one, dict) for one in mappings) or not _DTYPE.fullmatch(dtypes.name(spec)):
         return False
     try:
-        kind = dtypes.stored(spec).kind
+        dtypes.stored(spec)
     except TypeError:
         return False
     return (
         all(isinstance(word, str) and word.isprintable() and 0 < len(word) <= 100 for word in words)
         and all(type(length) is int and length >= 0 for length in spec.shape)
         and type(spec.extractor_version) is int
-        and kind in "biuf"
+        and all(text.isprintable() for text in _texts(mappings))
     )
+
+
+def _texts(values: Sequence[object]) -> Iterator[str]:
+    """Every text in JSON values, names too."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _records(remote: RemoteFiles, folder: str) -> tuple[dict[str, journal.Record], list[str]]:

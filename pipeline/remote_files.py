@@ -174,6 +174,10 @@ def _connect(url: str, shown: str) -> tuple[AbstractFileSystem, str, str]:
     if not url.strip():
         raise SettingError("the URL is empty; use a folder, s3://BUCKET/FOLDER or ssh://USER@HOST/FOLDER")
     if "://" not in url:
+        if ":" in url.partition("/")[0]:  # as scp has it, or a slash was forgotten
+            raise SettingError(
+                f"{shown} is no URL; use s3://BUCKET/FOLDER or ssh://USER@HOST/FOLDER, or for a folder ./{shown}"
+            )
         return LocalFileSystem(), str(Path(url).expanduser().absolute()), "file"
     protocol = url.partition("://")[0]
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache import dtypes
 from cache.block import Block
 from cache.store import Store
 from pipeline.cache_tools import Wanted, sample_keys, wanted_blocks
@@ -23,7 +24,10 @@ from stages.ledger import Ledger
 
 TOLERANCE = 0.005
 """Of floats, see `Measure`. float16 rounds to 0.0005; another processor or other neighbours in a batch change about as
-much, and bfloat16, which is rounded to 0.002, twice that."""
+much."""
+
+BFLOAT16_TOLERANCE = 0.01
+"""Of bfloat16, where a change of any size may move a value by a whole step, 0.0078 of it."""
 
 PIXEL_TOLERANCE = 1.0
 """Mean absolute difference of a crop's values, of 0 to 255: another decoder or another processor rounds differently."""
@@ -76,8 +80,10 @@ class Measure:
     tolerance: float
 
     @classmethod
-    def of(cls, one: Wanted, block: Block, tolerance: float) -> Measure:
-        """The measure of a block's rows."""
+    def of(cls, one: Wanted, block: Block, tolerance: float | None) -> Measure:
+        """The measure of a block's rows; None is `TOLERANCE`, or for bfloat16 `BFLOAT16_TOLERANCE`."""
+        if tolerance is None:
+            tolerance = BFLOAT16_TOLERANCE if dtypes.name(block.spec) == dtypes.BFLOAT16 else TOLERANCE
         return cls("boxes" if one.kind == "boxes" else block.rows([])[0].dtype.kind, tolerance)
 
     @property
@@ -168,12 +174,12 @@ class Verified:
     off: list[str]
 
 
-def verify_sample(project: Project, amount: Amount, seed: int, tolerance: float, scratch: Path) -> Verified:
+def verify_sample(project: Project, amount: Amount, seed: int, tolerance: float | None, scratch: Path) -> Verified:
     """Detect, align and extract some samples again, and compare what the store has of them.
 
     Args:
         scratch: an empty folder for what is computed; the caller removes it.
-        tolerance: see `Measure`.
+        tolerance: see `Measure.of`.
 
     Raises:
         DataError: nothing could be compared.
@@ -238,7 +244,7 @@ def _still(chosen: Manifest, moved: set[str]) -> list[Sample]:
     return [sample for sample in chosen if sample.content not in contents]
 
 
-def _check(project: Project, one: Wanted, samples: Sequence[Sample], fresh: Store, tolerance: float) -> Checked:
+def _check(project: Project, one: Wanted, samples: Sequence[Sample], fresh: Store, tolerance: float | None) -> Checked:
     stored, again = project.store.open(one.spec), fresh.open(one.spec)
     checked = Checked(project.store.place(one.spec).name, Measure.of(one, stored, tolerance))
     done: set[bytes] = set()

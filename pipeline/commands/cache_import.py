@@ -62,12 +62,19 @@ def _lines(project: Project, done: Imported) -> list[str]:
             lines.append(f"  {what}: {_count(len(names), 'sample')} ({_some(names)})")
     if settings.imported.get(spec.tap) == key:
         return [*lines, "  params.yaml asks for this block already"]
-    wanted = ", ".join(f'{name}: "{value}"' for name, value in {**settings.imported, spec.tap: key}.items())
+    wanted = ", ".join(f'{_word(name)}: "{value}"' for name, value in {**settings.imported, spec.tap: key}.items())
     verb = "replace the line of" if settings.imported else "add to"
     lines += [f"  {verb} extract in params.yaml:", f"  imported: {{{wanted}}}"]
     if spec.level == "frame":
         return [*lines, "  no head reads frames yet; kuleshov cache export writes them"]
     return [*lines, f"  a head reads it as {spec.name} in {'faces' if spec.level == 'face' else 'global'}"]
+
+
+def _word(name: str) -> str:
+    """A name as YAML takes it: in quotes where it would be read as a number, a date, true or null."""
+    import yaml
+
+    return name if yaml.safe_load(name) == name else f'"{name}"'
 
 
 def _count(number: int, what: str) -> str:

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import click
+
+
+class Number(click.FloatRange):
+    """A float in a range. FloatRange itself takes nan, which is in no range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{number} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
 
 block_option = click.option(
     "--block",

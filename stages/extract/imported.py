@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache.errors import DamagedError
 from cache.keys import BlockSpec, item_key
 from cache.store import Store
 from stages.detect.run import Detections
@@ -27,6 +28,9 @@ VERSION = 1
 
 KEY_DIGITS = 16
 """First digits of a block's key that `extract.imported` names it by."""
+
+MAX_NAME = 100
+"""Characters of a name: it is part of a folder's name, and `kuleshov cache pull` takes no longer one."""
 
 
 Item = tuple[str, np.ndarray]
@@ -91,7 +95,7 @@ def run(path: Path, name: str, level: Level, manifest: Manifest, store: Store, f
 
     Args:
         path: see `read_table`.
-        name: letters, digits, `_`, `-`, `.`.
+        name: letters, digits, `_`, `-`, `.`; at most `MAX_NAME` of them.
         faces: needed at level `face`, else None.
 
     Raises:
@@ -102,6 +106,8 @@ def run(path: Path, name: str, level: Level, manifest: Manifest, store: Store, f
     """
     if not re.fullmatch(ROLE_PATTERN, name):
         raise SettingError(f"the name {name!r} cannot name a block: use letters, digits, _ - .")
+    if len(name) > MAX_NAME:
+        raise SettingError(f"the name {name[:20]!r}... has {len(name)} characters: use at most {MAX_NAME}")
     table = read_table(path, level)
     known, unknown = _by_sample(table, manifest, path)
     failed = faces.detections.failed if faces else {}
@@ -121,7 +127,8 @@ def find(store: Store, name: str, settings: ExtractSettings) -> BlockSpec:
 
     Raises:
         SettingError: it names no such features.
-        MissingInputError: the block is not in the store.
+        MissingInputError: the block is in none of the stores.
+        cache.errors.DamagedError: the same, and a block cannot be told because its description or journal is damaged.
     """
     command = f"kuleshov cache import FILE --name {name}"
     if name not in settings.imported:
@@ -130,9 +137,12 @@ def find(store: Store, name: str, settings: ExtractSettings) -> BlockSpec:
             f"extract.imported has no {name!r}, it has {known}; run {command} and add the line it prints"
         )
     key = settings.imported[name]
-    for info in store.blocks():
+    damaged: list[DamagedError] = []
+    for info in store.blocks(shared=True, damaged=damaged):
         if info.items and (info.spec.source, info.spec.tap) == (IMPORTED, name) and info.spec.key.startswith(key):
             return info.spec
+    if damaged:
+        raise damaged[0]
     raise MissingInputError(
         f"extract.imported: {store.root} has no {IMPORTED}/{name} of key {key}; run {command} again, and put the key "
         "that it prints into params.yaml"

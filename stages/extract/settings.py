@@ -86,8 +86,15 @@ class ExtractSettings(Settings):
     @field_validator("imported", mode="before")
     @classmethod
     def _quoted(cls, imported: object) -> object:
-        if isinstance(imported, dict) and any(isinstance(key, int | float) for key in imported.values()):
-            raise ValueError("a key was read as a number; put it in quotes, as kuleshov cache import prints it")
+        if not isinstance(imported, dict):
+            return imported
+        for name, key in imported.items():
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"a name was read as {name!r}, no text; put it in quotes, as kuleshov cache import prints it"
+                )
+            if isinstance(key, int | float):
+                raise ValueError("a key was read as a number; put it in quotes, as kuleshov cache import prints it")
         return imported
 
     @model_validator(mode="after")

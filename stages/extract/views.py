@@ -26,7 +26,7 @@ def names(settings: ViewSettings) -> tuple[str, ...]:
 
     A view's name is part of an item's key, so it says all that changes the pixels.
     """
-    crops = [f"crop {k} of seed {settings.seed}, area {settings.area:.6g} to 1" for k in range(settings.crops)]
+    crops = [f"crop {k} of seed {settings.seed}, area {settings.area!r} to 1" for k in range(settings.crops)]
     return (PLAIN, *([FLIP] if settings.flip else []), *crops)
 
 

@@ -144,6 +144,11 @@ def _check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec], views
         raise SettingError(
             f"train.heads.{name}.views is 'drawn', but extract.views asks for no other view; set flip or crops there"
         )
+    if head.views == "drawn" and all(block.startswith(f"{IMPORTED}/") for block in (*head.faces, *head.global_)):
+        raise SettingError(
+            f"train.heads.{name}.views is 'drawn', but it reads imported features only, which have no other view; "
+            "remove it"
+        )
     for level, names in (("face", head.faces), ("global", head.global_)):
         for block in names:
             where = f"train.heads.{name}: {block!r}"

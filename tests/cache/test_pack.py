@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ def write(store: Store, spec: BlockSpec, rows: np.ndarray, style: Style = STYLE)
         writer.add(key, rows)
         writer.add(item_key("b"), None, status="truncated", detail="cut at byte 9")
     return key
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_equal_rows_are_equal_bytes_whenever_they_are_written(
+    tmp_path: Path, spec: BlockSpec, compression: str
+) -> None:
+    first, second = Store(tmp_path / "first"), Store(tmp_path / "second")
+    write(first, spec, np.ones((2, 4), np.float16), Style(compression))
+    time.sleep(1.1)  # HDF5 counts seconds
+    write(second, spec, np.ones((2, 4), np.float16), Style(compression))
+    assert shards(first, spec)[0].read_bytes() == shards(second, spec)[0].read_bytes()
 
 
 def test_attributes_say_what_made_the_rows(tmp_path: Path, spec: BlockSpec) -> None:

@@ -59,6 +59,7 @@ def everything(place, other):
     return {
         "ls": cli("cache", "ls"),
         "verify": cli("cache", "verify"),
+        "gc": cli("cache", "gc"),
         "pull": cli("cache", "pull", other),
         "read": library(False),
         "write": library(True),
@@ -159,6 +160,23 @@ def test_a_file_that_may_not_be_read_is_named_and_read_again_once_it_may(
     found = as_nobody(store)
     assert found["read"] == [[i] * 4 for i in range(4)]
     assert found["verify"][0] == 0
+
+
+def test_a_journal_that_may_not_be_listed_is_no_empty_block(store: Store, spec: BlockSpec) -> None:
+    permit(store.root, write=True)
+    folder = store.place(spec) / "journal"
+    for shard in (store.place(spec) / "shards").iterdir():
+        os.utime(shard, (1, 1))  # old enough for gc
+    before = sorted(store.root.rglob("*.h5"))
+    folder.chmod(0)
+    found = as_nobody(store)
+    assert str(found["read"]).startswith(f"StorePlaceError: {folder}: cannot be read (Permission denied)")
+    for command in ("ls", "verify", "gc"):
+        status, _, err = found[command]
+        assert (status, len(err.splitlines())) == (1, 1)
+        assert str(folder) in err
+    folder.chmod(0o777)
+    assert sorted(store.root.rglob("*.h5")) == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.errors import DamagedError, SchemaError, StorePlaceError
+from cache.errors import DamagedError, MissingRowsError, SchemaError, StorePlaceError
 from cache.keys import BlockSpec, item_key
 from cache.store import Store
 from cache.why import select
@@ -66,6 +66,38 @@ def test_a_damaged_description_hides_no_other_block(tmp_path: Path, spec: BlockS
     assert "block.json" in str(damaged[0])
     with pytest.raises(DamagedError, match=r"block\.json"):
         list(store.blocks())
+
+
+def test_a_shared_store_to_which_nothing_was_pushed_yet_has_no_block(tmp_path: Path, spec: BlockSpec) -> None:
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "store.json").write_text('{"schema":1}')  # what a push of an empty store makes
+    store = Store(tmp_path / "own", [tmp_path / "group"])
+    put(store, spec, {"a": 1})
+    assert [info.shared for info in store.blocks(shared=True)] == [False]
+
+
+def test_a_store_that_is_shared_with_itself_or_twice_counts_once(tmp_path: Path, spec: BlockSpec) -> None:
+    group, own = tmp_path / "group", tmp_path / "own"
+    for place in (group, own):
+        put(Store(place), spec, {place.name: 1})
+    (tmp_path / "link").symlink_to(own)
+    store = Store(own, [own, group, tmp_path / "link", own / ".." / "group"])
+    assert store.shared == (group,)
+    assert [info.shared for info in store.blocks(shared=True)] == [False, True]
+
+
+def test_a_block_that_only_a_shared_store_has_is_said_to_be_only_read(tmp_path: Path, spec: BlockSpec) -> None:
+    put(Store(tmp_path / "group"), spec, {"a": 1})
+    with pytest.raises(MissingRowsError, match=r"lists them \(those of shared stores are only read\)$"):
+        select(Store(tmp_path / "own", [tmp_path / "group"]), [spec.name])
+    with pytest.raises(MissingRowsError, match=r"lists them$"):
+        select(Store(tmp_path / "own"), [spec.name])
+
+
+def test_a_folder_that_is_no_store_is_not_shared(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(StorePlaceError, match=r"photos/store\.json: no shared feature store \(No such file"):
+        Store(tmp_path / "own", [tmp_path / "photos"])
 
 
 def test_a_shared_store_that_is_not_there_is_said(tmp_path: Path) -> None:

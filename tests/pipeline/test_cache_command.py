@@ -163,6 +163,22 @@ def copied(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     return Store(tmp_path / "store")
 
 
+def test_verify_looks_at_every_block_and_at_shared_ones(
+    copied: Store, kuleshov: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = sum(info.shards for info in copied.blocks())
+    monkeypatch.setenv("KULESHOV_STORE", str(tmp_path / "own"))
+    monkeypatch.setenv("KULESHOV_STORE_SHARED", str(copied.root))
+    (copied.place(SIZE_SPEC) / "block.json").write_text("{")
+    [shard] = next(copied.root.glob("blocks/resnet29-*/shards")).iterdir()
+    shard.write_bytes(b"short")
+    status, out, err = kuleshov("cache", "verify")
+    assert (status, out) == (1, f"{count - 2} shards are as written; 2 blocks have damage\n")
+    first, second = sorted(err.splitlines())
+    assert "media-size" in first
+    assert shard.name in second
+
+
 def test_gc_of_a_clean_store_frees_nothing(copied: Store, kuleshov: Run) -> None:
     assert kuleshov("cache", "gc") == (0, f"0 B (0 bytes) were freed in {copied.root}\n", "")
 
@@ -193,6 +209,12 @@ def test_gc_by_age_takes_no_young_block(copied: Store, kuleshov: Run) -> None:
     out = kuleshov("cache", "gc", "--older-than", "1")[1]
     assert len(out.splitlines()) == 2
     assert "block media/size" in out
+
+
+def test_gc_by_no_age_is_refused(copied: Store, kuleshov: Run) -> None:
+    status, out, err = kuleshov("cache", "gc", "--older-than", "nan")
+    assert (status, out) == (2, "")
+    assert "'--older-than': nan is not in the range x>=0" in err
 
 
 @pytest.mark.parametrize("command", ["gc", "export", "retry"])

@@ -182,6 +182,14 @@ def test_a_bad_call_is_one_line(go: Run, arguments: tuple[str, ...], said: str) 
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["yes", "null", "1.5", "2026-01-02"])
+def test_a_name_that_yaml_reads_as_something_else_is_printed_in_quotes(project: Path, go: Run, name: str) -> None:
+    status, out, err = go("cache", "import", voice(project / "v.npz"), "--name", name, "--level", "global")
+    assert (status, err) == (0, "")
+    [line] = re.findall(r"^  (imported: \{.*\})$", out, re.M)
+    assert name in yaml.safe_load(line)["imported"]
+
+
 def test_faces_need_detections(project: Path, go: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KULESHOV_STORE", str(tmp_path))
     status, _, err = go("cache", "import", mood(tmp_path / "m.csv", project), "--name", "mood", "--level", "face")

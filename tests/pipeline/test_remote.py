@@ -261,6 +261,13 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_a_first_push_that_was_killed_is_ended_by_another(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / ".123-0a1b2c3d4e5f.tmp").write_text("")  # before store.json got its name
+    assert problems(list(push(store, str(tmp_path / "there")))) == []
+    check(Store(tmp_path / "there"), range(9))
+
+
 def test_a_damaged_shard_does_not_leave_and_the_others_do(store: Store, tmp_path: Path) -> None:
     name = shards(store)[1]
     flip(store.place(SPEC) / "shards" / name)
@@ -369,6 +376,12 @@ def hdf5(tmp_path: Path, **changed: object) -> bytes:
         ({"rows": np.ones((2, 4), np.float16)}, "its datasets do not fit"),
         ({"offsets": np.array([0, 2])}, "its datasets do not fit"),
         ({"offsets": np.array([-1, 1])}, "its datasets do not fit"),
+        ({"offsets": np.array([0.0, 1.0])}, "its datasets do not fit"),
+        ({"item_status": np.array([1])}, "its datasets do not fit"),
+        ({"item_status": np.array([[b"ok"]], "S16")}, "its datasets do not fit"),
+        ({"item_status": np.array([b"\xff"], "S16")}, "its datasets do not fit"),
+        ({"item_status": np.array([b"\x1b[2J"], "S16")}, "its datasets do not fit"),
+        ({"item_detail": np.frombuffer(b'{"0":5}', np.uint8)}, "its datasets do not fit"),
         ({"item_keys": np.zeros((1, 8), np.uint8)}, "be read as a shard"),
         ({"item_detail": np.frombuffer(b"[]", np.uint8)}, "be read as a shard"),
         ({"rows": None}, "its datasets do not fit"),
@@ -415,6 +428,10 @@ def test_a_file_that_is_no_hdf5_is_left_out_and_the_forger_s_own_shard_is_well_f
         (replace(SPEC, shape=("4",)), None),  # type: ignore[arg-type]
         (replace(SPEC, numerics={"dtype": "nonsense"}), None),
         (replace(SPEC, numerics={"dtype": "O"}), None),
+        (replace(SPEC, numerics={"dtype": "(x,)f4"}), None),
+        (replace(SPEC, preprocessing={"\x1b[2J": 1}), None),
+        (replace(SPEC, preprocessing={"sizes": [{"name": "\x9b2J"}]}), None),
+        (replace(SPEC, weights={"net.pt": "\ud800"}), None),
         (replace(SPEC, extractor_version="1"), None),  # type: ignore[arg-type]
         (SPEC, describe(SPEC).replace('"tap": "embedding"', '"tap": "other"')),
         (SPEC, "{"),
@@ -484,6 +501,10 @@ def test_places_that_cannot_be_meant_are_one_line(store: Store, tmp_path: Path) 
         (push, str(store.root / "blocks"), "lies in this store itself"),
         (push, "nowhere://x/y", "use a folder, s3://"),
         (push, " ", "URL is empty"),
+        (push, "s3:bucket/x", "s3:bucket/x is no URL; use s3://BUCKET/FOLDER"),
+        (pull, "me@host:x", r"or for a folder \./me@host:x$"),
+        (push, str(tmp_path / "photos" / "a.jpg"), r"a\.jpg is a file; name a folder"),
+        (pull, str(tmp_path / "photos" / "a.jpg"), r"a\.jpg is a file; name a folder"),
     ):
         with pytest.raises(SettingError, match=said) as error:
             list(move(store, place))

@@ -14,6 +14,7 @@ import yaml
 
 from cache.keys import FACES, BlockSpec, item_key
 from cache.store import Store
+from pipeline.cache_tools import Wanted
 from pipeline.cli import main_group
 from pipeline.scaffold.write import ProjectData, files
 from pipeline.verify import Amount, Measure
@@ -209,6 +210,12 @@ def test_options_that_would_do_nothing_are_refused(verify: Run) -> None:
         assert "give it too" in err
 
 
+def test_a_tolerance_that_no_difference_is_over_is_refused(verify: Run) -> None:
+    status, out, err = verify("--sample", "1", "--tolerance", "nan")
+    assert (status, out) == (2, "")
+    assert "'--tolerance': nan is not in the range 0<=x<=1" in err
+
+
 def manifest(count: int) -> Manifest:
     return Manifest(
         tuple(Sample(f"s{i:04d}", "p", "image", (), "train", "", "", (), f"{i:064d}") for i in range(count))
@@ -259,6 +266,20 @@ def test_distances(kind: str, fresh: object, stored: object, distance: float) ->
     assert measure.distances(np.asarray(fresh)[:0], np.asarray(fresh)[:0]).shape == (0,)
     assert replace(measure, kind="f").allowed == 0.005
     assert (replace(measure, kind="u").allowed, replace(measure, kind="i").allowed) == (1, 0)
+
+
+def test_a_step_of_bfloat16_is_not_off(tmp_path: Path) -> None:
+    spec = BlockSpec("net", "embedding", "face", (1,), 1, numerics={"dtype": "bfloat16"})
+    rows = []
+    for number, value in enumerate((1.0039062, 1.0039064)):  # a bit apart, and rounded to 1 and 1.0078
+        store = Store(tmp_path / str(number))
+        with store.writer(spec) as writer:
+            writer.add(item_key("a"), np.full((1, 1), value, np.float32))
+        rows.append(store.open(spec).item(item_key("a"))[0])
+    one, block = Wanted(spec, "faces", "extract net"), Store(tmp_path / "0").open(spec)
+    apart = Measure.of(one, block, None).distances(*rows)
+    assert 0.005 < apart[0] <= Measure.of(one, block, None).allowed
+    assert Measure.of(one, block, 0.001).allowed == 0.001, "who says a tolerance gets it"
 
 
 def test_other_views_are_compared_too(project: Path, verify: Run, tmp_path: Path, kuleshov: Run) -> None:

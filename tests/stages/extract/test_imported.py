@@ -13,7 +13,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from cache.errors import DamagedError
 from cache.keys import LEVELS, box_region, item_key
+from cache.store import Store
 from stages.detect.faces import FaceItem, Faces
 from stages.detect.run import Detections
 from stages.errors import DataError, MissingInputError, SettingError
@@ -303,6 +305,12 @@ def test_a_name_that_cannot_name_a_block(bring: Bring, tmp_path: Path, name: str
         bring(npz(tmp_path / "v.npz"), name=name)
 
 
+def test_a_name_is_no_longer_than_a_pull_takes(bring: Bring, tmp_path: Path) -> None:
+    assert bring(npz(tmp_path / "v.npz"), name="a" * 100).spec.tap == "a" * 100
+    with pytest.raises(SettingError, match="has 101 characters: use at most 100"):
+        bring(npz(tmp_path / "v.npz"), name="a" * 101)
+
+
 def settings(**imported: str) -> ExtractSettings:
     return ExtractSettings(backbones={"resnet29": BackboneSettings(taps=("embedding",))}, imported=imported)
 
@@ -318,6 +326,19 @@ def test_the_settings_find_the_block(place: Any, bring: Bring, tmp_path: Path) -
         find(place.store, "mood", settings(mood=one.spec.key[:16]))
     with pytest.raises(SettingError, match=r"extract\.imported has no 'mood', it has voice; run kuleshov cache import"):
         find(place.store, "mood", settings(voice=one.spec.key[:16]))
+
+
+def test_a_block_in_a_shared_store_is_found_whatever_is_damaged_beside_it(
+    place: Any, bring: Bring, tmp_path: Path
+) -> None:
+    voice = bring(npz(tmp_path / "v.npz")).spec
+    store = Store(tmp_path / "own", [place.store.root])
+    damaged = store.root / "blocks" / "damaged"
+    damaged.mkdir()
+    (damaged / "block.json").write_text("{")
+    assert find(store, "voice", settings(voice=voice.key[:16])) == voice
+    with pytest.raises(DamagedError, match=r"damaged/block\.json"):  # it may be the one
+        find(store, "voice", settings(voice="0" * 16))
 
 
 def test_faces_of_other_detections_are_refused(place: Any, bring: Bring, tmp_path: Path) -> None:

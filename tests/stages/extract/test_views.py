@@ -33,6 +33,13 @@ def test_the_plain_view_comes_first_and_names_say_what_changes_pixels() -> None:
     assert view_key(KEY, PLAIN) == KEY
 
 
+def test_areas_that_show_other_parts_have_other_names() -> None:
+    some = [ViewSettings(crops=1, area=area) for area in (0.7, 0.7000001)]
+    (_, one), (_, other) = map(views.names, some)
+    assert views.part_of(one, some[0], KEY) != views.part_of(one, some[1], KEY)
+    assert one != other
+
+
 def test_more_crops_leave_the_first_ones_as_they_are() -> None:
     few, many = views.names(CROPS), views.names(CROPS.model_copy(update={"crops": 9}))
     assert many[: len(few)] == few

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from cache.keys import PLAIN, view_key
+from cache.keys import PLAIN, item_key, view_key
 from stages.errors import SettingError
+from stages.extract.imported import KEY_DIGITS, FaceItems, imported_spec
 from stages.extract.settings import ViewSettings
 from stages.extract.views import FLIP, names
 from stages.heads.batch import HeadBatch, HeadOutput
@@ -138,3 +139,16 @@ def test_the_stage_draws_where_the_head_says_so(populated: Any, tmp_path: Path) 
 def test_drawing_without_views_is_refused(populated: Any, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"train\.heads\.one\.views is 'drawn', but extract\.views"):
         run(populated.inputs(), heads(views="drawn"), tmp_path, Ledger("train"))
+
+
+def test_drawing_for_a_head_that_has_no_other_view_is_refused(populated: Any, tmp_path: Path) -> None:
+    inputs, imported = populated.inputs(), {}
+    mood = imported_spec("mood", "face", 2, "0" * 64, FaceItems(inputs.detections, inputs.detect.faces))
+    for spec in (mood, imported_spec("voice", "global", 2, "0" * 64, None)):
+        imported[spec.tap] = spec.key[:KEY_DIGITS]
+        with inputs.store.writer(spec) as writer:
+            writer.add(item_key("one"), np.zeros((1, 2), np.float32))
+    extract = inputs.extract.model_copy(update={"views": VIEWS, "imported": imported})
+    settings = heads(views="drawn", faces=("imported/mood",), **{"global": ("imported/voice",)})
+    with pytest.raises(SettingError, match=r"train\.heads\.one\.views is 'drawn', but it reads imported features only"):
+        run(replace(inputs, extract=extract), settings, tmp_path, Ledger("train"))
