@@ -16,6 +16,7 @@ from cache.keys import KEY_DTYPE, BlockSpec, key_array, key_hex
 from cache.maps import SUPPORTED, Extent, RowSpace
 from cache.shard import STATUS_DTYPE, Shard, check_all, open_shard
 
+_GOOD = np.array([b"ok", b"no_face"], STATUS_DTYPE)
 _FEW = 256  # items, up to which a search for neighbours costs more than it saves
 
 
@@ -27,7 +28,8 @@ class Block:
 
     Args:
         place: the block's folder.
-        shared: its folders in stores that lie under this one; an item is taken from the first place that has it.
+        shared: its folders in stores that lie under this one. Of an item that several shards have, one that did not
+            fail is taken, of those the first: this store's before a shared one's.
 
     Attributes:
         keys: (I,) item keys, sorted, each once (two writers may have recorded the same item).
@@ -39,7 +41,8 @@ class Block:
         found = [(one / "shards" / r.shard, r) for one in (place, *shared) for r in journal.read(one / "journal")]
         check_all([(path, r.sha256, r.size) for path, r in found])
         self.shards: list[Shard] = [open_shard(path, r.sha256, spec.key) for path, r in found]
-        self.keys, first = np.unique(_join(key_array([]), [s.item_keys for s in self.shards]), return_index=True)
+        statuses = _join(np.empty(0, STATUS_DTYPE), [s.status for s in self.shards])
+        self.keys, first = _first(_join(key_array([]), [s.item_keys for s in self.shards]), statuses)
         sizes = [len(s.item_keys) for s in self.shards]
         self._first_item = _starts(sizes)  # of each shard
         none = np.empty(0, np.int64)
@@ -47,7 +50,7 @@ class Block:
         self._item = first - self._first_item[self._shard]
         self._start = _join(none, [s.offsets[:-1] for s in self.shards])[first]
         self._count = _join(none, [np.diff(s.offsets) for s in self.shards])[first]
-        self._status = _join(np.empty(0, STATUS_DTYPE), [s.status for s in self.shards])[first]
+        self._status = statuses[first]
         self._dtype, self._widen = dtypes.stored(spec), dtypes.name(spec) == dtypes.BFLOAT16
         self._row_bytes = math.prod(spec.shape) * self._dtype.itemsize
         self._prefix = _prefix(self.keys)
@@ -218,6 +221,16 @@ class Block:
             source = np.repeat(self._start[positions[mine]], length) + within
             out[np.repeat(offsets[mine], length) + within] = self.shards[number].rows[source]
         return self._given(out)
+
+
+def _first(keys: np.ndarray, statuses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct keys, sorted, and where each is first; where it did not fail, if there is such a place."""
+    failed = ~np.isin(statuses, _GOOD)
+    if not failed.any():
+        return np.unique(keys, return_index=True)
+    order = np.argsort(failed, kind="stable")
+    distinct, first = np.unique(keys[order], return_index=True)
+    return distinct, order[first]
 
 
 def _starts(counts: Sequence[int] | np.ndarray) -> np.ndarray:

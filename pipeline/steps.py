@@ -23,10 +23,12 @@ Lines = list[str]
 
 
 def index(project: Project, allowance: str | None = None) -> Lines:
-    """Corpus -> manifest.csv."""
+    """Corpus -> manifest.csv, and the keys of the blocks that later stages write (keys/)."""
+    from pipeline.keys import write_stage_keys
     from stages.index.run import run
 
     ledger = Ledger("index")
+    write_stage_keys(project, project.artifacts / "keys")
     try:
         manifest, summary, total = run(project.index_settings, contents=project.contents, ledger=ledger)
     except DataError:

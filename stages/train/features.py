@@ -56,7 +56,7 @@ class Features:
         return len(self.samples)
 
     def batch(self, rows: np.ndarray, views: np.ndarray | None = None) -> HeadBatch:
-        """Samples at positions `rows` (B,) as a padded batch, in the views of these numbers (B,); None: the plain one."""
+        """Samples at positions `rows` (B,) as a padded batch, in the views with these numbers; None: plain."""
         starts, counts = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         width = max(int(counts.max(initial=0)), 1)
         column = np.arange(width)

@@ -121,3 +121,18 @@ def test_places_are_separated_as_in_path(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("KULESHOV_STORE", str(tmp_path / "own"))
     monkeypatch.setenv("KULESHOV_STORE_SHARED", f"{tmp_path / 'a'}{os.pathsep}{os.pathsep}{tmp_path / 'b'}")
     assert open_store().open(spec).has([item_key("x"), item_key("y")]).tolist() == [True, True]
+
+
+@pytest.mark.parametrize("failed_first", [True, False])
+def test_a_failed_item_hides_no_good_one(tmp_path: Path, spec: BlockSpec, failed_first: bool) -> None:
+    """Also within one store, where a failed item was forgotten, computed, and brought back by a pull."""
+    own, group = Store(tmp_path / "own"), Store(tmp_path / "group")
+    bad, good = (own, group) if failed_first else (group, own)
+    with bad.writer(spec) as writer:
+        writer.add(item_key("a"), None, status="truncated")
+        writer.add(item_key("b"), None, status="empty")
+    put(good, spec, {"a": 4})
+    block = Store(tmp_path / "own", [tmp_path / "group"]).open(spec)
+    assert block.statuses([item_key("a"), item_key("b")]) == ["ok", "empty"]
+    assert block.item(item_key("a"))[0].tolist() == [[4] * 4] * 2
+    assert block.rows([item_key("a"), item_key("b")])[1].tolist() == [0, 2, 2]

@@ -1,0 +1,58 @@
+"""Which blocks each stage stands for: small files that `kuleshov index` writes, so that DVC sees what no setting says.
+
+A key changes with the settings, and with the version of an extractor, the weights and the device as well. Without these
+files an upgrade of Kuleshov, or weights that were fetched, would rerun no stage.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from cache.keys import BlockSpec
+from pipeline.project import Project
+from stages.detect.run import SIZE_SPEC, boxes_spec
+from stages.errors import WeightsError
+from stages.extract.plan import plan_role
+from stages.tables import write_csv
+
+UNKNOWN = "unknown"
+"""The key of a stage whose weights are not here."""
+
+
+def stage_keys(project: Project) -> dict[str, list[tuple[str, str]]]:
+    """Stage (`detect`, `align`, `extract/ROLE`) -> `SOURCE/TAP` and key of each block it writes, sorted.
+
+    Raises:
+        SettingError: a setting names what does not exist.
+    """
+    settings = project.params
+    found: dict[str, list[tuple[str, str]]] = {f"extract/{role}": [] for role in settings.extract.backbones}
+    crops: list[BlockSpec] = []
+    try:
+        boxes = boxes_spec(settings.detect)
+        found["detect"] = _rows([SIZE_SPEC, boxes])
+    except WeightsError:
+        return {stage: [(UNKNOWN, UNKNOWN)] for stage in ("detect", "align", *found)}
+    for role in settings.extract.backbones:
+        try:
+            plan = plan_role(role, settings.extract, project.weights_folder, boxes.key, settings.detect.faces)
+        except WeightsError:
+            found[f"extract/{role}"] = [(UNKNOWN, UNKNOWN)]
+            continue
+        crops += [plan.crops] if plan.crops else []
+        found[f"extract/{role}"] = _rows(plan.blocks.values())
+    return {**found, "align": _rows(crops)}
+
+
+def write_stage_keys(project: Project, folder: Path) -> None:
+    """Write `STAGE.csv` for each stage into a folder of its own."""
+    keys = stage_keys(project)
+    shutil.rmtree(folder, ignore_errors=True)
+    for stage, rows in keys.items():
+        write_csv(folder / f"{stage}.csv", ("block", "key"), rows)
+
+
+def _rows(specs: Iterable[BlockSpec]) -> list[tuple[str, str]]:
+    return sorted({(spec.name, spec.key) for spec in specs})
