@@ -31,7 +31,7 @@ test: install weights  ## the bounded test suite
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: install weights  ## long counts
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m soak
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 -m soak -rP
 
 bench: install  ## the store beside np.memmap and np.save
 	$(BIN)/python -m benchmarks.store
