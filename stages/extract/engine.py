@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.device import full_float32, require
 from stages.errors import SettingError
+from stages.extract.plan import LAYOUTS
 
 Forward = Callable[[np.ndarray], dict[str, np.ndarray]]
 """uint8 (batch, H, W, 3) -> tap -> float32 (batch, ...)."""
@@ -34,13 +35,15 @@ def load_forward(name: str, folder: Path, device: str) -> Forward:
     from stages.backbones.preprocess import preprocess
 
     spec = registry.get_spec(name)
-    model = registry.load(name, weights_dir=folder, device=device)
+    layout = LAYOUTS[device]
+    model = registry.load(name, weights_dir=folder, device=device).to(memory_format=getattr(torch, layout))
 
     def forward(pixels: np.ndarray) -> dict[str, np.ndarray]:
         try:
             with torch.inference_mode(), full_float32():
                 # a copy: cached crops are read-only maps, which torch does not take
-                outputs = model(preprocess(torch.tensor(pixels, device=device), spec))
+                images = preprocess(torch.tensor(pixels, device=device), spec)
+                outputs = model(images.contiguous(memory_format=getattr(torch, layout)))
             return {tap: value.float().cpu().numpy() for tap, value in outputs.items()}
         except torch.OutOfMemoryError:
             raise SettingError(

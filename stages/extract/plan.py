@@ -18,6 +18,10 @@ from stages.device import resolve
 from stages.errors import SettingError
 from stages.extract.settings import ExtractSettings
 
+LAYOUTS = {"cpu": "channels_last", "cuda": "contiguous_format"}
+"""How torch holds images while it computes. On a CPU channels_last is 1.2 to 2.2 times as fast, at relative
+differences of 1e-6, by backbone; on a GPU it was not measured."""
+
 
 @dataclass(frozen=True)
 class RolePlan:
@@ -90,8 +94,19 @@ def plan_role(role: str, settings: ExtractSettings, folder: Path, detections_key
             weights={spec.weights: digest},
             preprocessing=spec.describe(),
             inputs={"crops": crops.key} if crops else {},
-            numerics={"engine": f"torch-{resolve(settings.device)}", "compute": "float32", "dtype": settings.dtype},
+            numerics=numerics(settings),
         )
         for tap in settings.backbones[role].taps
     }
     return RolePlan(role, spec, missing, blocks, crops, settings.backbones[role].compression)
+
+
+def numerics(settings: ExtractSettings) -> dict[str, str]:
+    """What rounds a backbone's values: a part of the key."""
+    device = resolve(settings.device)
+    return {
+        "engine": f"torch-{device}",
+        "layout": LAYOUTS[device],
+        "compute": "float32",
+        "dtype": settings.dtype,
+    }

@@ -63,7 +63,8 @@ class ExtractSettings(Settings):
         dtype: of the stored rows. `float16` has a relative error of at most 2^-11 (0.05 %) and ends at 65,504,
             `bfloat16` one of at most 2^-8 (0.4 %) and the range of `float32`. A value beyond is refused, never stored
             as inf.
-        batch_size: rows a forward pass; smaller batches are padded to it. Not part of the key.
+        batch_size: rows a forward pass; smaller batches are padded to it. Not part of the key. On a CPU with fewer than
+            16, the last digits of some backbones depend on the number of threads.
         device: `auto`, `cpu` or `cuda`.
         views: cached beside the plain view of every face and photo.
         imported: name -> which block `imported/NAME` is, as `kuleshov cache import` says it.

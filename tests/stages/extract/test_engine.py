@@ -11,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.backbones import weights
+from stages.backbones.registry import get_spec
 from stages.errors import SettingError
 from stages.extract.engine import Forward, load_forward, packed
 
@@ -65,17 +67,28 @@ def resnet29(weights_folder: Path) -> Forward:
     return load_forward("resnet29", weights_folder, "cpu")
 
 
-def test_bits_of_a_row_do_not_depend_on_its_neighbours(
-    resnet29: Forward, pixels: Callable[[int, int], np.ndarray]
-) -> None:
-    rows = pixels(0, 6)
+@pytest.mark.parametrize("name", ["resnet29", "expression", "mini_xception", "effnet_lite0"])
+def test_bits_of_a_row_do_not_depend_on_its_neighbours_or_threads(name: str, weights_folder: Path) -> None:
+    spec = get_spec(name)
+    if not weights.status(spec.weights, weights_folder).present:
+        pytest.skip(f"the weights of {name} are not here")
+    forward, tap = load_forward(name, weights_folder, "cpu"), spec.taps[0]
+    rows = np.random.default_rng(0).integers(0, 256, (6, *spec.input_size, 3), dtype=np.uint8)
     items = [(b"a", rows[:1]), (b"b", rows[1:6])]
-    together = np.concatenate([taps["embedding"] for _, taps in packed(items, resnet29, 4)])
-    assert together.shape == (6, 128)
+    together = np.concatenate([taps[tap.name] for _, taps in packed(items, forward, 4)])
+    assert together.shape == (6, *tap.shape)
     assert together.dtype == np.float32
     for i in range(6):
-        [(_, alone)] = packed([(b"x", rows[i : i + 1])], resnet29, 4)
-        assert alone["embedding"].tobytes() == together[i].tobytes()
+        [(_, alone)] = packed([(b"x", rows[i : i + 1])], forward, 4)
+        assert alone[tap.name].tobytes() == together[i].tobytes()
+    [(_, one)] = packed([(b"x", rows)], forward, 16)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - threads if threads in {1, 2} else 1)
+    try:
+        [(_, other)] = packed([(b"x", rows)], forward, 16)
+    finally:
+        torch.set_num_threads(threads)
+    assert one[tap.name].tobytes() == other[tap.name].tobytes()
 
 
 def test_read_only_crops_are_taken(resnet29: Forward, pixels: Callable[[int, int], np.ndarray]) -> None:

@@ -39,7 +39,12 @@ def test_a_plan(weights_folder: Path) -> None:
     assert (tap, block.name, block.level, block.shape) == ("embedding", "resnet29/embedding", "face", (128,))
     assert block.weights == {"resnet29": weights.sha256("resnet29", weights_folder)}
     assert block.inputs == {"crops": plan.crops.key}
-    assert block.numerics == {"engine": "torch-cpu", "compute": "float32", "dtype": "float16"}
+    assert block.numerics == {
+        "engine": "torch-cpu",
+        "layout": "channels_last",
+        "compute": "float32",
+        "dtype": "float16",
+    }
 
 
 def test_the_key_follows_what_changes_values(weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
