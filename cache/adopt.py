@@ -16,7 +16,7 @@ import numpy as np
 
 from cache import dtypes, journal
 from cache.errors import CacheError, DamagedError, SchemaError, StorePlaceError
-from cache.keys import KEY_BYTES, BlockSpec
+from cache.keys import KEY_BYTES, BlockSpec, key_list
 from cache.lock import commit_lock
 from cache.pack import read_style
 from cache.shard import STATUS_DTYPE, Shard, check_bytes, open_shard, sync_folder
@@ -72,7 +72,7 @@ class Adopter:
             StorePlaceError: the file system refused.
         """
         shard = _checked(file, self._spec, record)
-        keys = [key.tobytes() for key in shard.item_keys]
+        keys = key_list(shard.item_keys)
         try:
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())

@@ -133,6 +133,11 @@ def key_array(keys: list[bytes]) -> np.ndarray:
     return np.array(keys, dtype=KEY_DTYPE)
 
 
+def key_list(keys: np.ndarray) -> list[bytes]:
+    """The inverse of `key_array`: 16 bytes each (taking them out one by one would strip NULs from their ends)."""
+    return np.ascontiguousarray(keys).view(f"V{keys.dtype.itemsize}").tolist()
+
+
 def key_hex(key: bytes | np.bytes_) -> str:
     """An item key as 32 hex digits (restores NULs that numpy strips from the end)."""
     return bytes(key).ljust(KEY_BYTES, b"\0").hex()

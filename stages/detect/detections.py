@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.keys import key_array
+from cache.keys import key_array, key_list
 from stages.detect.faces import FaceItem, Faces
 from stages.index.manifest import Sample
 
@@ -212,11 +212,6 @@ class ColumnBuilder:
             table=Faces.from_rows(rows, (0, 0)),
             sizes=np.array([row.size for row in self._samples.values()], np.int32).reshape(-1, 2),
         )
-
-
-def key_list(keys: np.ndarray) -> list[bytes]:
-    """An array of item keys as bytes, 16 each (taking them out one by one would strip NULs from their ends)."""
-    return np.ascontiguousarray(keys).view(f"V{keys.dtype.itemsize}").tolist()
 
 
 def _spread(first: np.ndarray, counts: np.ndarray) -> np.ndarray:

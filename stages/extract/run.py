@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from cache.block import Block
-from cache.keys import item_keys, key_array, view_key
+from cache.keys import item_keys, key_array, key_list, view_key
 from cache.store import Store
 from cache.writer import BlockWriter
 from stages.backbones import registry, weights
 from stages.blocks import BlockRow, Counts, block_rows
-from stages.detect.detections import key_list
 from stages.detect.run import Detections
 from stages.device import resolve
 from stages.errors import MissingInputError, WeightsError

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from cache.block import Block
-from cache.keys import PLAIN, BlockSpec, key_array, view_key
+from cache.keys import PLAIN, BlockSpec, key_array, key_list, view_key
 from cache.store import Store
-from stages.detect.detections import Detections, key_list
+from stages.detect.detections import Detections
 from stages.errors import DataError, MissingInputError
 from stages.extract.run import keys_of
 from stages.extract.settings import IMPORTED

@@ -163,6 +163,24 @@ def test_items_that_are_here_are_not_taken_twice(tmp_path: Path, other: Store, d
     assert tree(other.root) == before
 
 
+def test_keys_that_end_in_zeros_are_told_apart(tmp_path: Path, other: Store) -> None:
+    """numpy strips them where keys are taken out of an array one by one."""
+    keys = [key(0)[:15] + b"\0", key(1)[:14] + b"\0\0", key(2)]
+    there = Store(tmp_path / "there")
+    with there.writer(SPEC) as writer:
+        for i, one in enumerate(keys):
+            writer.add(one, values(i + 1))
+    with other.writer(SPEC) as writer:
+        writer.add(keys[0], values(1))
+    list(pull(other, str(there.root)))
+    assert [info.items for info in other.blocks()] == [3]
+    block = other.open(SPEC)
+    for i, one in enumerate(keys):
+        assert block.item(one)[0].tobytes() == there.open(SPEC).item(one)[0].tobytes(), i
+    list(pull(other, str(there.root)))
+    assert [info.items for info in other.blocks()] == [3]
+
+
 def test_only_the_named_block_moves(store: Store, other: Store, tmp_path: Path, url: str) -> None:
     [sent] = push(store, str(tmp_path / "less"), ["net/pooled"])
     assert sent.block == "net/pooled"
