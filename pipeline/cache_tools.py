@@ -12,13 +12,13 @@ from cache.errors import CacheError
 from cache.keys import FACES, PLAIN, BlockSpec, item_key, view_key
 from cache.store import BlockInfo, Store
 from cache.why import flat, names_block, nearest, shown
+from pipeline.plans import role_plans
 from pipeline.project import Project
 from stages.detect.faces import Faces, faces_of
 from stages.detect.run import SIZE_SPEC, boxes_spec
 from stages.detect.settings import FaceSource
-from stages.errors import DataError, MissingInputError, WeightsError
+from stages.errors import DataError, MissingInputError
 from stages.extract.imported import find as find_imported
-from stages.extract.plan import plan_role
 from stages.extract.views import names as view_names
 from stages.index.manifest import Sample
 
@@ -57,13 +57,9 @@ def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
     found = [Wanted(SIZE_SPEC, "photo", "detect"), Wanted(boxes, "boxes", "detect")]
     crops: dict[str, Wanted] = {}
     taps: list[Wanted] = []
-    unknown: list[str] = []
-    for role in sorted(settings.extract.backbones):
-        try:
-            plan = plan_role(role, settings.extract, project.weights_folder, boxes.key, settings.detect.faces)
-        except WeightsError as error:
-            unknown.append(f"{role}: its key is not known ({error})")
-            continue
+    plans, missing = role_plans(project, boxes.key)
+    unknown = [f"{role}: its key is not known ({error})" for role, error in missing.items()]
+    for role, plan in plans.items():
         if plan.crops:
             crops[plan.crops.key] = Wanted(plan.crops, "faces", "align")
         kind: Kind = "faces" if plan.crops else "photo"

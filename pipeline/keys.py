@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cache.keys import BlockSpec
+from pipeline.plans import role_plans
 from pipeline.project import Project
 from stages.detect.run import SIZE_SPEC, boxes_spec
 from stages.errors import WeightsError
-from stages.extract.plan import plan_role
 from stages.tables import write_csv
 
 UNKNOWN = "unknown"
@@ -28,22 +28,18 @@ def stage_keys(project: Project) -> dict[str, list[tuple[str, str]]]:
         SettingError: a setting names what does not exist.
     """
     settings = project.params
-    found: dict[str, list[tuple[str, str]]] = {f"extract/{role}": [] for role in settings.extract.backbones}
-    crops: list[BlockSpec] = []
+    stages = [f"extract/{role}" for role in settings.extract.backbones]
     try:
         boxes = boxes_spec(settings.detect)
-        found["detect"] = _rows([SIZE_SPEC, boxes])
     except WeightsError:
-        return {stage: [(UNKNOWN, UNKNOWN)] for stage in ("detect", "align", *found)}
-    for role in settings.extract.backbones:
-        try:
-            plan = plan_role(role, settings.extract, project.weights_folder, boxes.key, settings.detect.faces)
-        except WeightsError:
-            found[f"extract/{role}"] = [(UNKNOWN, UNKNOWN)]
-            continue
-        crops += [plan.crops] if plan.crops else []
-        found[f"extract/{role}"] = _rows(plan.blocks.values())
-    return {**found, "align": _rows(crops)}
+        return {stage: [(UNKNOWN, UNKNOWN)] for stage in ("detect", "align", *stages)}
+    plans, unknown = role_plans(project, boxes.key)
+    return {
+        "detect": _rows([SIZE_SPEC, boxes]),
+        "align": _rows(plan.crops for plan in plans.values() if plan.crops),
+        **{f"extract/{role}": _rows(plan.blocks.values()) for role, plan in plans.items()},
+        **{f"extract/{role}": [(UNKNOWN, UNKNOWN)] for role in unknown},
+    }
 
 
 def write_stage_keys(project: Project, folder: Path) -> None:

@@ -6,7 +6,6 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from cache import dtypes
 from cache.block import Block
 from cache.store import Store
 from pipeline.cache_tools import Wanted, sample_keys, wanted_blocks
+from pipeline.plans import role_plans
 from pipeline.project import Project
-from stages.errors import DataError, SettingError, WeightsError
+from stages.errors import DataError, SettingError
 from stages.extract.settings import IMPORTED
 from stages.index.manifest import Manifest, Sample
 from stages.ledger import Ledger
@@ -222,16 +222,12 @@ def _compute(project: Project, chosen: Manifest, fresh: Store, ledger: Ledger) -
     """All stages up to extraction, of these samples, into a store of their own."""
     from stages.align.run import run as align
     from stages.detect.run import run as detect
-    from stages.extract.plan import plan_role
     from stages.extract.run import run as extract
 
     settings, photos, folder = project.params, project.images_root, project.weights_folder
     source = settings.detect.faces
     detections, *_ = detect(chosen, photos, fresh, settings.detect, ledger)
-    plans = []
-    for role in sorted(settings.extract.backbones):
-        with suppress(WeightsError):  # `wanted_blocks` says which
-            plans.append(plan_role(role, settings.extract, folder, detections.key, source))
+    plans = list(role_plans(project, detections.key)[0].values())  # `wanted_blocks` says which are left out
     templates = sorted({plan.spec.template for plan in plans if plan.spec.template})
     align(chosen, photos, fresh, detections, templates, source, ledger)
     for plan in plans:
