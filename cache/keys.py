@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 LEVEL_ROWS = {
-    "global": "a photo, or a whole clip",
+    "global": "a whole photo or frame; imported: a photo, or a whole clip",
     "frame": "a photo, or one frame of a clip",
     "face": "one face of a photo or frame: found, given, or the whole image",
     "person": "one given person box of a photo or frame",
@@ -116,6 +116,11 @@ def item_keys(contents: Iterable[str], *, region: str = WHOLE) -> list[bytes]:
     """`item_key` of many photos at once, in half the time."""
     sha256, rest = hashlib.sha256, f"\x1fphoto\x1f{region}\x1f{PLAIN}".encode()
     return [sha256(content.encode() + rest).digest()[:KEY_BYTES] for content in contents]
+
+
+def frame_key(content: str, time_us: int | None, *, region: str = WHOLE) -> bytes:
+    """`item_key` of a clip's frame by its presentation time in whole microseconds; None: of a photo."""
+    return item_key(content, frame_s=None if time_us is None else time_us / 1e6, region=region)
 
 
 def view_key(plain: bytes, view: str) -> bytes:

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 from cache.errors import CacheError
-from cache.keys import FACES, PLAIN, BlockSpec, item_key, view_key
+from cache.keys import FACES, PLAIN, WHOLE, BlockSpec, frame_key, item_key, view_key
 from cache.store import BlockInfo, Store
 from cache.why import flat, names_block, nearest, shown
 from pipeline.plans import role_plans
 from pipeline.project import Project
+from stages.detect.clips import TIMES_SPEC, read_clips
+from stages.detect.corpus import SIZE_SPEC
 from stages.detect.faces import Faces, faces_of
-from stages.detect.run import SIZE_SPEC, boxes_spec
+from stages.detect.run import boxes_spec
 from stages.detect.settings import FaceSource
 from stages.errors import DataError, MissingInputError
 from stages.extract.imported import find as find_imported
 from stages.extract.views import names as view_names
 from stages.index.manifest import Sample
 
-Kind = Literal["photo", "boxes", "faces"]
-"""What an item of a block is: the whole photo, all that the detector finds in it, or the project's face items."""
+Kind = Literal["photo", "clip", "frames", "boxes", "faces"]
+"""What an item of a block is: the whole photo or clip; a whole clip alone; each whole photo or chosen frame; all that
+the detector finds in one of these; or the project's face items."""
+
+Times = Mapping[str, np.ndarray]
+"""Content of each clip whose frames are known -> presentation times of the chosen ones, in microseconds."""
 
 Lines = Iterator[str]
 
@@ -37,9 +45,9 @@ class Wanted:
     command: str
     views: tuple[str, ...] = (PLAIN,)
 
-    def keys(self, sample: Sample, source: FaceSource) -> list[bytes]:
+    def keys(self, sample: Sample, source: FaceSource, times: Times) -> list[bytes]:
         """Item keys of a sample in it, of every view."""
-        return [view_key(key, view) for view in self.views for key in sample_keys(sample, self.kind, source)]
+        return [view_key(key, view) for view in self.views for key in sample_keys(sample, self.kind, source, times)]
 
 
 def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
@@ -54,7 +62,11 @@ def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
     """
     settings = project.params
     boxes = boxes_spec(settings.detect)
-    found = [Wanted(SIZE_SPEC, "photo", "detect"), Wanted(boxes, "boxes", "detect")]
+    found = [
+        Wanted(SIZE_SPEC, "photo", "detect"),
+        Wanted(TIMES_SPEC, "clip", "detect"),
+        Wanted(boxes, "boxes", "detect"),
+    ]
     crops: dict[str, Wanted] = {}
     taps: list[Wanted] = []
     plans, missing = role_plans(project, boxes.key)
@@ -62,7 +74,7 @@ def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
     for role, plan in plans.items():
         if plan.crops:
             crops[plan.crops.key] = Wanted(plan.crops, "faces", "align")
-        kind: Kind = "faces" if plan.crops else "photo"
+        kind: Kind = "faces" if plan.crops else "frames"
         names = view_names(settings.extract.views)
         taps += [Wanted(spec, kind, f"extract {role}", names) for spec in plan.blocks.values()]
     brought, lost = _imported(project)
@@ -85,13 +97,27 @@ def _imported(project: Project) -> tuple[list[Wanted], list[str]]:
     return found, lost
 
 
-def sample_keys(sample: Sample, kind: Kind, source: FaceSource) -> list[bytes]:
-    """Item keys of a sample in a block of this kind; none where faces are given and the sample has no face box."""
-    if kind == "photo":
-        return [item_key(sample.content)]
-    if kind == "boxes":
-        return [item_key(sample.content, region=FACES)]
-    return [item.key for item in faces_of(sample, Faces.none((1, 1)), source)]
+def clip_times(project: Project) -> Times:
+    """The chosen frames of the project's clips that were looked into."""
+    return read_clips(project.manifest, project.store, project.params.detect.clips).times
+
+
+def sample_keys(sample: Sample, kind: Kind, source: FaceSource, times: Times) -> list[bytes]:
+    """Item keys of a sample in a block of this kind.
+
+    None where faces are given and the sample has no face box, and of a clip's frames where they are not known.
+    """
+    is_clip = sample.media == "video"
+    if kind in ("photo", "clip"):
+        return [item_key(sample.content)] if kind == "photo" or is_clip else []
+    frames: list[int | None] = [None]
+    if is_clip:
+        frames = times.get(sample.content, np.empty(0, np.int64)).tolist()
+    if kind == "faces":
+        none = Faces.none((1, 1))
+        return [item.key for time_us in frames for item in faces_of(sample, none, source, time_us)]
+    region = FACES if kind == "boxes" else WHOLE
+    return [frame_key(sample.content, time_us, region=region) for time_us in frames]
 
 
 def project_items(project: Project) -> dict[str, dict[str, list[bytes]]]:
@@ -100,8 +126,11 @@ def project_items(project: Project) -> dict[str, dict[str, list[bytes]]]:
     Raises:
         MissingInputError: there is no manifest.
     """
-    kinds, source = get_args(Kind), project.params.detect.faces
-    return {s.sample_id: {kind: sample_keys(s, kind, source) for kind in kinds} for s in project.manifest.samples}
+    kinds, source, times = get_args(Kind), project.params.detect.faces, clip_times(project)
+    return {
+        sample.sample_id: {kind: sample_keys(sample, kind, source, times) for kind in kinds}
+        for sample in project.manifest.samples
+    }
 
 
 def why(project: Project, target: str) -> Lines:
@@ -129,12 +158,14 @@ def _why_sample(project: Project, sample: Sample) -> Lines:
     wanted, unknown = wanted_blocks(project)
     blocks = list(project.store.blocks(shared=True))
     names = {info.spec.key: info.spec.name for info in blocks} | {one.spec.key: one.spec.name for one in wanted}
-    source = project.params.detect.faces
+    source, times = project.params.detect.faces, clip_times(project)
     yield f"{sample.sample_id}: {sample.path}, content {sample.content[:12]}"
     unread = faceless = ""  # why later blocks have no item of this sample
     for one in wanted:
-        spec, keys = one.spec, one.keys(sample, source)
-        if not keys:
+        spec, keys = one.spec, one.keys(sample, source, times)
+        if one.kind == "clip" and not keys:
+            continue
+        if not keys and one.kind == "faces":
             faceless = "no item, the data give this sample no face box"
         absent = "" if one.command == "detect" else unread or (faceless if one.kind == "faces" else "")
         head = f"{spec.name} ({spec.level}): "
@@ -145,15 +176,19 @@ def _why_sample(project: Project, sample: Sample) -> Lines:
             yield head + _hit(here, block.count(keys).tolist(), spec.key, detail)
         elif absent:
             yield head + absent
+        elif not keys:
+            yield f"{head}miss, kuleshov {one.command} computes it"
         else:
             some = f"{sum(map(bool, here))} of {len(keys)} items here; " if any(here) else ""
             yield f"{head}miss, {some}kuleshov {one.command} computes it"
             lacking = [key for key, status in zip(keys, here, strict=True) if not status]
             yield from _nearest(project.store, spec, lacking, blocks, names)
-        if one.command == "detect" and here[0] == "no_face" and source == "found":
-            faceless = "no item, no face was found in this photo"
-        elif one.command == "detect" and here[0] not in {"ok", "no_face", ""}:
-            unread = f"no item, detection failed ({here[0]})"
+        if one.command == "detect" and here:
+            bad = next((status for status in here if status not in {"ok", "no_face", ""}), None)
+            if bad is not None:
+                unread = f"no item, detection failed ({bad})"
+            elif set(here) == {"no_face"} and source == "found":
+                faceless = f"no item, no face was found in this {'photo' if sample.media == 'image' else 'clip'}"
     yield from unknown
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from cache.keys import BlockSpec
 from pipeline.plans import role_plans
 from pipeline.project import Project
-from stages.detect.run import SIZE_SPEC, boxes_spec
+from stages.detect.clips import TIMES_SPEC
+from stages.detect.corpus import SIZE_SPEC
+from stages.detect.run import boxes_spec
 from stages.errors import WeightsError
 from stages.tables import write_csv
 
@@ -35,7 +37,7 @@ def stage_keys(project: Project) -> dict[str, list[tuple[str, str]]]:
         return {stage: [(UNKNOWN, UNKNOWN)] for stage in ("detect", "align", *stages)}
     plans, unknown = role_plans(project, boxes.key)
     return {
-        "detect": _rows([SIZE_SPEC, boxes]),
+        "detect": _rows([SIZE_SPEC, TIMES_SPEC, boxes]),
         "align": _rows(plan.crops for plan in plans.values() if plan.crops),
         **{f"extract/{role}": _rows(plan.blocks.values()) for role, plan in plans.items()},
         **{f"extract/{role}": [(UNKNOWN, UNKNOWN)] for role in unknown},

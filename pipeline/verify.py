@@ -14,7 +14,7 @@ import numpy as np
 from cache import dtypes
 from cache.block import Block
 from cache.store import Store
-from pipeline.cache_tools import Wanted, sample_keys, wanted_blocks
+from pipeline.cache_tools import Times, Wanted, clip_times, sample_keys, wanted_blocks
 from pipeline.plans import role_plans
 from pipeline.project import Project
 from stages.errors import DataError, SettingError
@@ -189,6 +189,7 @@ def verify_sample(project: Project, amount: Amount, seed: int, tolerance: float 
         raise DataError(f"{project.artifacts / 'manifest.csv'} has no samples; run kuleshov index")
     chosen = amount.draw(project.manifest, seed)
     wanted, unknown = wanted_blocks(project)
+    times = clip_times(project)
     fresh, ledger = Store(scratch), Ledger("verify")
     _compute(project, chosen, fresh, ledger)
     lines = [f"computed again: {len(chosen)} of {_count(len(project.manifest), 'sample')}, seed {seed}"]
@@ -199,7 +200,7 @@ def verify_sample(project: Project, amount: Amount, seed: int, tolerance: float 
             unknown.append(f"{one.spec.name}: imported, so there is nothing to compute it from")
             continue
         samples = _still(chosen, moved) if one.kind == "faces" else chosen.samples
-        checked = _check(project, one, samples, fresh, tolerance)
+        checked = _check(project, one, samples, times, fresh, tolerance)
         if one.kind == "boxes":
             moved = {sample_id for sample_id, _ in checked.off}
         blocks.append(checked)
@@ -207,7 +208,7 @@ def verify_sample(project: Project, amount: Amount, seed: int, tolerance: float 
     lines += [f"not compared: {line}" for line in unknown]
     if moved:
         lines.append(f"detection differs in {_count(len(moved), 'sample')}: what stands on it was not compared there")
-    unread = _unread(project, chosen, fresh, ledger, wanted)
+    unread = _unread(project, chosen, times, fresh, ledger, wanted)
     lines += [f"{sample_id} could not be computed again ({why}): not counted" for sample_id, why in unread.items()]
     total = sum(one.items for one in blocks)
     if not total:
@@ -230,8 +231,8 @@ def _compute(project: Project, chosen: Manifest, fresh: Store, ledger: Ledger) -
     plans = list(role_plans(project, detections.key)[0].values())  # `wanted_blocks` says which are left out
     templates = sorted({plan.spec.template for plan in plans if plan.spec.template})
     align(chosen, photos, fresh, detections, templates, source, ledger)
-    for plan in plans:
-        extract(chosen, photos, fresh, detections, plan, settings.extract, folder, ledger)
+    ledgers = {plan.role: ledger for plan in plans}
+    extract(chosen, photos, fresh, detections, plans, settings.extract, folder, ledgers)
 
 
 def _still(chosen: Manifest, moved: set[str]) -> list[Sample]:
@@ -240,12 +241,14 @@ def _still(chosen: Manifest, moved: set[str]) -> list[Sample]:
     return [sample for sample in chosen if sample.content not in contents]
 
 
-def _check(project: Project, one: Wanted, samples: Sequence[Sample], fresh: Store, tolerance: float | None) -> Checked:
+def _check(
+    project: Project, one: Wanted, samples: Sequence[Sample], times: Times, fresh: Store, tolerance: float | None
+) -> Checked:
     stored, again = project.store.open(one.spec), fresh.open(one.spec)
     checked = Checked(project.store.place(one.spec).name, Measure.of(one, stored, tolerance))
     done: set[bytes] = set()
     for sample in samples:
-        keys = [key for key in one.keys(sample, project.params.detect.faces) if key not in done]
+        keys = [key for key in one.keys(sample, project.params.detect.faces, times) if key not in done]
         done.update(keys)
         for key in keys:
             if stored.has([key])[0] and again.has([key])[0]:
@@ -254,7 +257,7 @@ def _check(project: Project, one: Wanted, samples: Sequence[Sample], fresh: Stor
 
 
 def _unread(
-    project: Project, chosen: Manifest, fresh: Store, ledger: Ledger, wanted: Sequence[Wanted]
+    project: Project, chosen: Manifest, times: Times, fresh: Store, ledger: Ledger, wanted: Sequence[Wanted]
 ) -> dict[str, str]:
     """Samples that failed now in a way that is not remembered (a missing photo), with the reason."""
     boxes = fresh.open(next(one.spec for one in wanted if one.kind == "boxes"))
@@ -262,7 +265,7 @@ def _unread(
     return {
         sample.sample_id: ": ".join(filter(None, ledger.entries[sample.sample_id]))
         for sample in chosen
-        if sample.sample_id in ledger and not boxes.has(sample_keys(sample, "boxes", source)).all()
+        if sample.sample_id in ledger and not boxes.has(sample_keys(sample, "boxes", source, times)).all()
     }
 
 

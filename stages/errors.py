@@ -32,6 +32,9 @@ class MediaError(KuleshovError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type[MediaError], tuple[str, str]]:
+        return type(self), (self.reason, self.detail)  # it comes from decoding processes
+
 
 class WeightsError(KuleshovError):
     """Weights are missing, have another hash than the catalogue's, or do not fit the network."""

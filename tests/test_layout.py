@@ -13,6 +13,8 @@ ROOMS = (
     *("index", "detect", "align", "backbones", "heads", "extract", "finetune", "train"),
     *("fuse", "evaluate", "report", "predict"),
 )
+COMMON = ("decoding",)
+"""Packages directly in stages/ that are common ground, as its modules are."""
 LAYERS = ("cache", "stages", "pipeline")
 FILES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 
@@ -29,7 +31,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def room(module: str) -> str | None:
-    """The room of `stages.ROOM...`; None for a module directly in stages/."""
+    """The room of `stages.ROOM...`; None for a module directly in stages/, and for a package of `COMMON`."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[0] == "stages" and parts[1] in ROOMS else None
 
@@ -58,7 +60,7 @@ def test_the_store_knows_numpy_and_h5py_only() -> None:
 
 def test_every_room_is_known_and_none_is_empty() -> None:
     found = {p.name for p in (ROOT / "stages").iterdir() if p.is_dir() and p.name != "__pycache__"}
-    assert found <= set(ROOMS)
+    assert found <= {*ROOMS, *COMMON}
     for name in found:
         assert any(p.name != "__init__.py" for p in (ROOT / "stages" / name).glob("*.py")), f"stages/{name} is empty"
 

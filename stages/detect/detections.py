@@ -7,14 +7,16 @@ they would take five times that, and most of a second run's time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from cache.keys import key_array, key_list
+from stages.detect.corpus import PHOTO, spans
 from stages.detect.faces import FaceItem, Faces
+from stages.detect.tracks import track
 from stages.index.manifest import Sample
 
 
@@ -28,12 +30,15 @@ class Detections:
         sizes: sample_id -> (width, height) px.
         failed: sample_id -> (reason, detail).
         key: of the boxes block: an input of every face-level block.
+        times: sample_id of each clip among them -> (T,) int64, presentation times in microseconds of its T chosen
+            frames, ascending. Its items are those of the first frame, then those of the next, as many of each.
     """
 
     items: Mapping[str, Sequence[FaceItem]]
     sizes: Mapping[str, tuple[int, int]]
     failed: Mapping[str, tuple[str, str]]
     key: str
+    times: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def faces(self, sample_id: str) -> Faces:
         """All faces of a sample in one table, in stored order."""
@@ -46,6 +51,45 @@ class Detections:
             landmarks=np.concatenate([p.landmarks for p in parts]),
             size=self.sizes[sample_id],
         )
+
+    def frames(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
+        """Every frame of samples that could be read, one sample after another; a photo is one frame.
+
+        Returns:
+            times_us (K,) int64, presentation times in microseconds, `PHOTO` for a photo; and (K,) int64: which of the
+            samples each frame is of.
+        """
+        if not self.times:
+            return np.full(len(samples), PHOTO), np.arange(len(samples))
+        photo = np.array([PHOTO])
+        times = [self.times.get(sample.sample_id, photo) for sample in samples]
+        owner = np.repeat(np.arange(len(samples)), [len(some) for some in times])
+        return np.concatenate([np.empty(0, np.int64), *times]), owner
+
+    def by_frame(self, sample_id: str) -> list[list[FaceItem]]:
+        """The face items of each frame of a sample; a photo has one frame."""
+        items, count = list(self.items[sample_id]), len(self.times.get(sample_id, (PHOTO,)))
+        each = len(items) // count
+        return [items[i * each : (i + 1) * each] for i in range(count)]
+
+    def places(self, sample_id: str) -> np.ndarray:
+        """(n, 2) int64: for each of the n faces of a sample its frame, and which of the frame's faces it is."""
+        counts = self._counts(sample_id)
+        frame = np.repeat(np.arange(len(counts)), counts)
+        return np.stack([frame, spans(np.zeros(len(counts), np.int64), counts)], axis=1)
+
+    def tracks(self, sample_id: str) -> np.ndarray:
+        """(n,) int64: who each of the n faces of a clip is, from 0 on: faces of one number are one person's through
+        time, see `stages.detect.tracks`. In a photo every face is another's."""
+        times = self.times.get(sample_id)
+        if times is None:
+            return np.arange(sum(len(item.faces) for item in self.items[sample_id]))
+        faces = self.faces(sample_id)
+        return track(times, self._counts(sample_id), faces.boxes, faces.landmarks)
+
+    def _counts(self, sample_id: str) -> np.ndarray:
+        """(T,) int64: faces of each frame of a sample."""
+        return np.array([sum(len(item.faces) for item in items) for items in self.by_frame(sample_id)], np.int64)
 
     def readable(self, samples: Iterable[Sample]) -> list[Sample]:
         """Those of the samples that could be read."""
@@ -93,7 +137,7 @@ class Picked:
     @cached_property
     def boxes(self) -> np.ndarray:
         """(F, 4) float32 px of all their faces, one item after another."""
-        return self.table.boxes[_spread(self.first, self.counts)]
+        return self.table.boxes[spans(self.first, self.counts)]
 
 
 class ItemColumns(Mapping[str, Sequence[FaceItem]]):
@@ -155,7 +199,7 @@ class ItemColumns(Mapping[str, Sequence[FaceItem]]):
         numbers = np.array([self.numbers[sample_id] for sample_id in sample_ids], np.int64)
         many = self.last[numbers] - self.first[numbers]
         owner = np.repeat(np.arange(len(numbers)), many)
-        item = _spread(self.first[numbers], many)
+        item = spans(self.first[numbers], many)
         counts = self.offsets[item + 1] - self.offsets[item]
         full = counts > 0
         item = item[full]
@@ -212,10 +256,3 @@ class ColumnBuilder:
             table=Faces.from_rows(rows, (0, 0)),
             sizes=np.array([row.size for row in self._samples.values()], np.int32).reshape(-1, 2),
         )
-
-
-def _spread(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """`first[i], first[i] + 1, ...`, `counts[i]` of them, for each i in turn: (sum of counts,) int64."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(first - (ends - counts), counts) + np.arange(total)

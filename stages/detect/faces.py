@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.keys import FACES, WHOLE, box_region, item_key
+from cache.keys import FACES, WHOLE, box_region, frame_key
 from stages.detect.settings import FaceSource
 from stages.index.manifest import Sample
 
@@ -76,28 +76,33 @@ class FaceItem:
     faces: Faces
 
 
-def faces_of(sample: Sample, found: Faces, source: FaceSource) -> list[FaceItem]:
-    """The face items of a photo.
+def faces_of(sample: Sample, found: Faces, source: FaceSource, time_us: int | None = None) -> list[FaceItem]:
+    """The face items of a photo, or of one frame of a clip.
 
     Args:
         sample: the manifest's row.
-        found: every face that the detector found in the photo.
-        source: see `DetectSettings.faces`.
+        found: every face that the detector found in it.
+        source: see `DetectSettings.faces`. Given boxes hold for every frame of a clip.
+        time_us: presentation time of the frame, in microseconds; None: a photo.
 
     Returns:
         `found`: one item with all faces. `given`: an item per face box, so that a corrected box costs its own row.
         `whole`: one item with one face.
     """
+
+    def key(region: str) -> bytes:
+        return frame_key(sample.content, time_us, region=region)
+
     if source == "found":
-        return [FaceItem(item_key(sample.content, region=FACES), found)]
+        return [FaceItem(key(FACES), found)]
     if source == "whole":
         width, height = found.size
         boxes = np.array([[0, 0, width, height]], np.float32)
-        return [FaceItem(item_key(sample.content, region=WHOLE), _with_landmarks(boxes, found, least=0.0))]
+        return [FaceItem(key(WHOLE), _with_landmarks(boxes, found, least=0.0))]
     corners = [(given.x1, given.y1, given.x2, given.y2) for given in sample.boxes if given.kind == "face"]
-    keys = [item_key(sample.content, region=box_region(*box)) for box in corners]
+    keys = [key(box_region(*box)) for box in corners]
     boxes = np.array(corners, np.float32).reshape(-1, 4)
-    return [FaceItem(key, _with_landmarks(boxes[i : i + 1], found, least=MATCH_IOU)) for i, key in enumerate(keys)]
+    return [FaceItem(one, _with_landmarks(boxes[i : i + 1], found, least=MATCH_IOU)) for i, one in enumerate(keys)]
 
 
 def _with_landmarks(box: np.ndarray, found: Faces, *, least: float) -> Faces:

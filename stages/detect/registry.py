@@ -12,7 +12,10 @@ from stages.detect.faces import Faces
 from stages.detect.settings import DetectSettings
 from stages.errors import SettingError
 
-_OTHERS = {"__init__", "detections", "faces", "registry", "run", "settings", "table"}
+_OTHERS = {
+    *("__init__", "clips", "corpus", "detections", "faces", "looking"),
+    *("registry", "run", "settings", "table", "tracks"),
+}
 
 
 class Detector(Protocol):

@@ -1,12 +1,13 @@
-"""Detection: every photo of the manifest once, into the store.
+"""Detection: every photo of the manifest and the chosen frames of its clips, once, into the store.
 
-Photos come from `images_root`; boxes go to the block `DETECTOR/boxes` (one item a photo, one row a face) and the
-photo's size to `media/size`. Reading them back gives `Detections`, which align, extract and train stand on.
+Files come from `images_root` and are opened in decoding processes; boxes go to the block `DETECTOR/boxes` (one item a
+photo or frame, one row a face) and sizes to `media/size`. Reading them back gives `Detections`, which align, extract
+and train stand on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,41 +15,32 @@ from pathlib import Path
 import numpy as np
 
 from cache.block import Block
-from cache.keys import FACES, WHOLE, BlockSpec, item_keys, key_array
+from cache.keys import BlockSpec
 from cache.store import Store
 from stages.blocks import BlockRow, Counts, block_rows
 from stages.detect import registry
+from stages.detect.clips import NOT_DETECTED, Clips, look_into_clips, read_clips
+from stages.detect.corpus import PHOTO, SIZE_SPEC, Corpus
 from stages.detect.detections import ColumnBuilder, Detections, ItemColumns, SizeColumn
-from stages.detect.faces import ROW_WIDTH, Faces, faces_of
+from stages.detect.faces import ROW_WIDTH, FaceItem, Faces, faces_of
+from stages.detect.looking import Detection, Failures, Look
 from stages.detect.settings import DetectSettings
 from stages.device import resolve
-from stages.errors import KuleshovError, MediaError, MissingInputError
+from stages.errors import MissingInputError
 from stages.index.manifest import Manifest, Sample
-from stages.index.samples import TRANSIENT, by_content, open_shared
+from stages.index.samples import by_content
 from stages.ledger import Ledger
 from stages.making import style
 from stages.progress import progress
 from stages.spread import Part, Spread, announce, cut, gather, require_same, require_store, require_written
+from stages.timing import Timings
 
-SIZE_SPEC = BlockSpec(
-    source="media",
-    tap="size",
-    level="frame",
-    shape=(2,),
-    extractor_version=1,
-    preprocessing={"orientation": "upright by EXIF", "columns": ["width", "height"]},
-    numerics={"dtype": "int32"},
-)
-
-PART_PHOTOS = 512
-"""Photos of a part when the work is spread: about the 30 s after which a writer ends a shard, at 17 photos a second (a
-core). A worker that dies costs at most that."""
+PART_FRAMES = 512
+"""Photos and frames of a part when the work is spread: about the 30 s after which a writer ends a shard, at 17 photos a
+second (a core). A worker that dies costs at most that."""
 
 _READ = frozenset({"ok", "no_face"})
-"""Statuses of photos that could be read."""
-
-Failures = dict[str, tuple[str, str]]
-"""Sample_id or content -> (reason, detail)."""
+"""Statuses of photos and frames that could be read."""
 
 
 def boxes_spec(settings: DetectSettings) -> BlockSpec:
@@ -72,63 +64,6 @@ def boxes_spec(settings: DetectSettings) -> BlockSpec:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """Distinct photos, and their keys (n,) in the two blocks."""
-
-    contents: list[str]
-    keys: np.ndarray
-    size_keys: np.ndarray
-
-    @classmethod
-    def of(cls, contents: Iterable[str]) -> _Known:
-        distinct = list(dict.fromkeys(contents))
-        keys = (key_array(item_keys(distinct, region=region)) for region in (FACES, WHOLE))
-        return cls(distinct, *keys)
-
-    def stored(self, block: Block, sizes: Block) -> np.ndarray:
-        """Which are in both blocks, (n,) bool: a run that was cut short may have left one without the other."""
-        return block.has(self.keys) & sizes.has(self.size_keys)
-
-    def take(self, positions: np.ndarray) -> _Known:
-        return _Known([self.contents[i] for i in positions.tolist()], self.keys[positions], self.size_keys[positions])
-
-
-@dataclass(frozen=True)
-class _Photos:
-    """The distinct photos of a manifest: columns of equal length, and their two blocks."""
-
-    contents: list[str]
-    samples: list[list[Sample]]
-    keys: list[bytes]
-    size_keys: list[bytes]
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> _Photos:
-        shared = by_content(manifest)
-        return cls(
-            contents=list(shared),
-            samples=list(shared.values()),
-            keys=item_keys(shared, region=FACES),
-            size_keys=item_keys(shared, region=WHOLE),
-        )
-
-    def known(self) -> _Known:
-        return _Known(self.contents, key_array(self.keys), key_array(self.size_keys))
-
-    def stored(self, block: Block, sizes: Block) -> np.ndarray:
-        """As `_Known.stored`."""
-        return self.known().stored(block, sizes)
-
-    def take(self, positions: Sequence[int] | np.ndarray) -> _Photos:
-        return _Photos(*([column[i] for i in positions] for column in self.__dict__.values()))
-
-    def without(self, contents: Mapping[str, object]) -> _Photos:
-        if not contents:
-            return self
-        return self.take([i for i, content in enumerate(self.contents) if content not in contents])
-
-
-@dataclass(frozen=True)
 class _Job:
     """What a detection needs beside its photos. The device of `settings` is resolved: where it is computed does not
     matter to the block's key."""
@@ -138,6 +73,21 @@ class _Job:
     settings: DetectSettings
     spec: BlockSpec
 
+    def blocks(self) -> tuple[Block, Block]:
+        """The boxes and the sizes, as they are now."""
+        return self.store.open(self.spec), self.store.open(SIZE_SPEC)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Photos and clips to detect, and for each the samples that have it."""
+
+    corpus: Corpus
+    samples: list[list[Sample]]
+
+    def take(self, positions: np.ndarray) -> _Work:
+        return _Work(self.corpus.take(positions), [self.samples[i] for i in positions.tolist()])
+
 
 def run(
     manifest: Manifest,
@@ -146,61 +96,78 @@ def run(
     settings: DetectSettings,
     ledger: Ledger,
     spread: Spread | None = None,
+    timings: Timings | None = None,
 ) -> tuple[Detections, list[BlockRow], Counts]:
-    """Detect faces in the photos that are not in the store yet; record failures in the ledger.
+    """Detect faces in the photos and frames that are not in the store yet; record failures in the ledger.
 
-    A photo that cannot be decoded is remembered as such and not opened again. What may pass (a file that is missing,
-    changed or locked, a detector that ran out of memory) is tried again in the next run.
+    A photo or clip that cannot be decoded is remembered as such and not opened again. What may pass (a file that is
+    missing, changed or locked, a detector that ran out of memory) is tried again in the next run.
 
     Args:
         spread: where parts of the work are computed; None: in this process. The result is the same.
+        timings: takes what `decode`, `detect`, `write` and `wait` took.
 
-    Returns the detections of all photos, the rows of the stage's block manifest, and what was done.
+    Returns the detections of all samples, the rows of the stage's block manifest, and what was done.
 
     Raises:
         SettingError: there is no such detector or device.
         WeightsError: the detector's weights are missing or not the ones that were published.
         StorePlaceError: the store refuses, or the workers of `spread` see another one.
     """
-    spec = boxes_spec(settings)
-    block, sizes = store.open(spec), store.open(SIZE_SPEC)
-    photos = _Photos.of(manifest)
-    todo = photos.take(np.flatnonzero(~photos.stored(block, sizes)))
+    timings = Timings() if timings is None else timings
+    job = _Job(
+        images_root, store, settings.model_copy(update={"device": resolve(settings.device)}), boxes_spec(settings)
+    )
+    clips = look_into_clips(manifest, images_root, store, settings.clips, timings)
+    corpus = _corpus(manifest, clips)
+    block, sizes = job.blocks()
+    lacking = np.flatnonzero(~corpus.stored(block, sizes))
     unread: Failures = {}
     computed = 0
-    if todo.contents:
-        job = _Job(images_root, store, settings.model_copy(update={"device": resolve(settings.device)}), spec)
+    if len(lacking):
+        todo = corpus.take(lacking)
+        samples = by_content(manifest)
+        work = _Work(todo, [samples[content] for content in todo.contents])
         if spread is None:
-            unread, computed = _detect(job, todo, sizes.has(todo.size_keys), _load)
+            unread, computed = _detect(job, work, _load, timings)
         else:
-            unread, computed = _detect_spread(job, todo, spread)
-        block, sizes = store.open(spec), store.open(SIZE_SPEC)
-    known = photos.without(unread).known()
-    detections = _collect(manifest, known, block, sizes, settings, unread)
+            unread, computed = _detect_spread(job, work, spread, timings)
+        block, sizes = job.blocks()
+    known = corpus.without(unread)
+    detections = _collect(manifest, known, clips, block, sizes, settings, {**clips.failed, **unread})
     for sample_id, (reason, detail) in detections.failed.items():
         ledger.record(sample_id, reason, detail)
-    rows = block_rows(block, known.keys) + block_rows(sizes, known.size_keys)
+    rows = block_rows(block, known.keys) + block_rows(sizes, known.size_keys) + clips.rows
     return detections, rows, Counts(len(manifest.samples), computed, len(detections.failed))
 
 
 def read(manifest: Manifest, store: Store, settings: DetectSettings) -> Detections:
-    """Detections of an earlier run; photos that it did not store are among `failed`.
+    """Detections of an earlier run; photos and clips that it did not store are among `failed`.
 
     Raises:
-        MissingInputError: no photo was ever detected with these settings.
+        MissingInputError: nothing was ever detected with these settings.
         SettingError, WeightsError: as `boxes_spec`.
     """
-    spec = boxes_spec(settings)
-    block, sizes = store.open(spec), store.open(SIZE_SPEC)
-    photos = _Known.of(sample.content for sample in manifest.samples)
-    stored = photos.stored(block, sizes)
-    if len(stored) and not stored.any():
+    block, sizes = store.open(boxes_spec(settings)), store.open(SIZE_SPEC)
+    clips = read_clips(manifest, store, settings.clips)
+    corpus = _corpus(manifest, clips)
+    stored = corpus.stored(block, sizes)
+    looked_into = any(reason != NOT_DETECTED[0] for reason, _ in clips.failed.values())
+    if len(manifest) and not stored.any() and not looked_into:
         raise MissingInputError(
             f"no detections with these settings in {store.root}; run kuleshov detect, then align and extract"
         )
-    absent = photos.take(np.flatnonzero(~stored)).contents
-    gone = dict.fromkeys(absent, ("not_detected", "no detections in the store; kuleshov detect says why"))
-    return _collect(manifest, photos.take(np.flatnonzero(stored)), block, sizes, settings, gone)
+    absent = corpus.take(np.flatnonzero(~stored)).contents
+    gone = dict.fromkeys(absent, NOT_DETECTED)
+    known = corpus.take(np.flatnonzero(stored))
+    return _collect(manifest, known, clips, block, sizes, settings, {**clips.failed, **gone})
+
+
+def _corpus(manifest: Manifest, clips: Clips) -> Corpus:
+    contents = (sample.content for sample in manifest.samples)
+    if clips.failed:
+        contents = (content for content in contents if content not in clips.failed)
+    return Corpus.of(contents, clips.times)
 
 
 def _load(settings: DetectSettings) -> registry.Detector:
@@ -217,22 +184,28 @@ def _loaded(settings: str) -> registry.Detector:
     return _load(DetectSettings.model_validate_json(settings))
 
 
-def _detect_spread(job: _Job, todo: _Photos, spread: Spread) -> tuple[Failures, int]:
+def _detect_spread(job: _Job, work: _Work, spread: Spread, timings: Timings) -> tuple[Failures, int]:
     """As `_detect`, in parts on the workers."""
     announce(job.store, [job.spec, SIZE_SPEC])
-    runs = cut(len(todo.contents), PART_PHOTOS, spread.workers())
-    photos = [todo.take(range(run.start, run.stop)) for run in runs]
-    parts = [Part(work, len(work.contents), work.samples[0][0].sample_id) for work in photos]
+    corpus = work.corpus
+    size = max(1, PART_FRAMES * len(corpus) // len(corpus.keys))
+    runs = cut(len(corpus), size, spread.workers())
+    parts = [
+        Part(some, len(some.corpus), some.samples[0][0].sample_id)
+        for some in (work.take(np.arange(run.start, run.stop)) for run in runs)
+    ]
     unread: Failures = {}
-    for failures in gather(spread, partial(_detect_part, job), parts, desc="detect", unit="photo"):
+    for failures, spent in gather(spread, partial(_detect_part, job), parts, desc="detect", unit="photo"):
         unread |= failures
-    read = todo.without(unread)
-    block, sizes = job.store.open(job.spec), job.store.open(SIZE_SPEC)
+        timings.merge(spent)
+    read = corpus.without(unread)
+    block, sizes = job.blocks()
     require_written(job.store, int((~read.stored(block, sizes)).sum()))
-    return unread, sum(status in _READ for status in block.statuses(read.keys))
+    failed = np.array([status not in _READ for status in block.statuses(read.keys)], bool)
+    return unread, len(read) - len(np.unique(read.owner[failed]))
 
 
-def _detect_part(job: _Job, photos: _Photos) -> Failures:
+def _detect_part(job: _Job, work: _Work) -> tuple[Failures, Timings]:
     """On a worker: detect what the store lacks of these photos, which is less than all when the part is tried again.
 
     Raises:
@@ -242,88 +215,95 @@ def _detect_part(job: _Job, photos: _Photos) -> Failures:
     """
     require_same(boxes_spec(job.settings).key == job.spec.key, job.settings.detector)
     require_store(job.store, [job.spec, SIZE_SPEC])
-    block, sizes = job.store.open(job.spec), job.store.open(SIZE_SPEC)
-    todo = photos.take(np.flatnonzero(~photos.stored(block, sizes)))
-    return _detect(job, todo, sizes.has(todo.size_keys), _kept, shown=False)[0]
+    todo = work.take(np.flatnonzero(~work.corpus.stored(*job.blocks())))
+    timings = Timings()
+    return _detect(job, todo, _kept, timings, shown=False)[0], timings
 
 
 def _detect(
     job: _Job,
-    todo: _Photos,
-    sized: np.ndarray,
+    work: _Work,
     load: Callable[[DetectSettings], registry.Detector],
+    timings: Timings,
     shown: bool = True,
 ) -> tuple[Failures, int]:
     """Detect and store; returns content -> failure for what is not to be remembered, and how many succeeded."""
-    detector: registry.Detector | None = None
-    unread: Failures = {}
-    computed = 0
-    how = style("torch", "facenet-pytorch", "pillow")
+    corpus = work.corpus
+    block, sizes = job.blocks()
+    lacking, sized = corpus.lacking(block, sizes), sizes.has(corpus.size_keys)
+    how = style("torch", "facenet-pytorch", "pillow", "av")
     with job.store.writer(job.spec, how) as writer, job.store.writer(SIZE_SPEC, how) as size_writer:
-        columns = zip(todo.contents, todo.samples, todo.keys, todo.size_keys, sized, strict=True)
-        for content, samples, key, size_key, has_size in progress(
-            columns, total=len(sized), desc="detect", unit="photo", shown=shown
-        ):
-            try:
-                image = open_shared(samples, job.images_root)
-            except MediaError as error:
-                if error.reason in TRANSIENT:
-                    unread[content] = (error.reason, error.detail)
-                    continue
-                writer.add(key, None, status=error.reason, detail=error.detail)
-                if not has_size:
-                    size_writer.add(size_key, None, status=error.reason, detail=error.detail)
-                continue
-            if detector is None:  # loaded for the first photo that can be read, not before
-                detector = load(job.settings)
-            try:
-                faces = detector.detect(image)
-            except KuleshovError:
-                raise
-            except Exception as error:  # whatever one photo does to a detector, the others are not its fault
-                unread[content] = ("detector_error", f"{type(error).__name__}: {error}")
-                continue
-            if not has_size:
-                size_writer.add(size_key, np.array([image.size], np.int32))
-            writer.add(key, faces.to_rows(), status="ok" if len(faces) else "no_face")
-            computed += 1
-    return unread, computed
+        detection = Detection(lambda: load(job.settings), writer, size_writer, timings, job.settings.device)
+        looks = (
+            Look.of(corpus, i, lacking, bool(sized[i]), tuple(samples), job.images_root)
+            for i, samples in enumerate(work.samples)
+        )
+        for _ in progress(detection.run(looks), total=len(corpus), desc="detect", unit="photo", shown=shown):
+            pass
+    return detection.unread, len(corpus) - len(detection.unread) - len(detection.failed)
 
 
 def _collect(
     manifest: Manifest,
-    known: _Known,
+    known: Corpus,
+    clips: Clips,
     block: Block,
     sizes: Block,
     settings: DetectSettings,
     unread: Mapping[str, tuple[str, str]],
 ) -> Detections:
-    """Every sample's faces from the two blocks, which hold the `known` photos: all but the `unread` contents."""
+    """Every sample's faces from the two blocks, which hold the `known` photos and clips: all but the `unread`."""
     bad = dict(unread)
     rows, offsets = block.rows(known.keys)
     pixels, size_offsets = sizes.rows(known.size_keys)
-    sized = np.diff(size_offsets) > 0  # photos that could not be read have no row
+    sized = np.diff(size_offsets) > 0  # what could not be read has no row
+    owner = known.owner
     bare = np.flatnonzero(np.diff(offsets) == 0)  # who has a row could be read
     for i, status in zip(bare.tolist(), block.statuses(known.keys[bare]), strict=True):
         if status not in _READ:
-            bad[known.contents[i]] = (status, block.item(known.keys[i])[2])
+            bad.setdefault(known.contents[owner[i]], (status, block.item(known.keys[i])[2]))
     for i in np.flatnonzero(~sized).tolist():
         bad.setdefault(known.contents[i], sizes.item(known.size_keys[i])[1:])
-    photo_sizes = np.zeros((len(known.keys), 2), np.int32)
-    photo_sizes[sized] = pixels[size_offsets[:-1][sized]]
+    picture_sizes = np.zeros((len(known), 2), np.int32)
+    picture_sizes[sized] = pixels[size_offsets[:-1][sized]]
     numbers = {content: i for i, content in enumerate(known.contents)}
     failed = {s.sample_id: bad[s.content] for s in manifest.samples if s.content in bad}
     readable = [s for s in manifest.samples if s.content not in bad]
-    photo = np.array([numbers[s.content] for s in readable], np.int64)
+    number = np.array([numbers[s.content] for s in readable], np.int64)
     table = Faces.from_rows(rows, (0, 0))
     if settings.faces == "found":  # as `faces_of`, for all photos at once
         positions = {s.sample_id: i for i, s in enumerate(readable)}
-        columns = ItemColumns(positions, photo, photo + 1, known.keys, offsets, table, photo_sizes[photo])
+        first, last = known.first[number], known.first[number + 1]
+        columns = ItemColumns(positions, first, last, known.keys, offsets, table, picture_sizes[number])
     else:
-        builder, ends = ColumnBuilder(), offsets.tolist()
-        for sample, i in zip(readable, photo.tolist(), strict=True):
-            width, height = photo_sizes[i].tolist()
-            faces = table.part(ends[i], ends[i + 1], (width, height))
-            builder.add(sample.sample_id, faces_of(sample, faces, settings.faces), faces.size)
-        columns = builder.columns()
-    return Detections(columns, SizeColumn(columns), failed, block.spec.key)
+        columns = _chosen(readable, number, known, table, offsets, picture_sizes, settings)
+    times = {s.sample_id: clips.times[s.content] for s in readable if s.content in clips.times}
+    return Detections(columns, SizeColumn(columns), failed, block.spec.key, times)
+
+
+def _chosen(
+    readable: Sequence[Sample],
+    number: np.ndarray,
+    known: Corpus,
+    table: Faces,
+    offsets: np.ndarray,
+    sizes: np.ndarray,
+    settings: DetectSettings,
+) -> ItemColumns:
+    """The face items of samples whose faces are given or whole pictures, see `faces_of`.
+
+    Args:
+        number: (n,) which of the known contents each sample has.
+        table, offsets: the faces found in each known frame.
+        sizes: (width, height) of each known content.
+    """
+    builder, ends, times = ColumnBuilder(), offsets.tolist(), known.times_us.tolist()
+    for sample, i in zip(readable, number.tolist(), strict=True):
+        width, height = size = (int(sizes[i, 0]), int(sizes[i, 1]))
+        items: list[FaceItem] = []
+        for frame in range(int(known.first[i]), int(known.first[i + 1])):
+            time_us = None if times[frame] == PHOTO else times[frame]
+            found = table.part(ends[frame], ends[frame + 1], (width, height))
+            items += faces_of(sample, found, settings.faces, time_us)
+        builder.add(sample.sample_id, items, size)
+    return builder.columns()

@@ -1,4 +1,4 @@
-"""Settings of face detection; all but `device` are part of the detection block's key."""
+"""Settings of face detection; all but `device` and `clips` are part of the detection block's key."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stages.device import DeviceName
+from stages.index.frames import ClipSettings
 from stages.settings import Settings
 
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -25,6 +26,7 @@ class DetectSettings(Settings):
         thresholds: of the detector's three networks, 0..1.
         factor: of the image pyramid, between 0 and 1.
         max_side: px; a larger photo is shrunk for detection, and the boxes scaled back. 0: never.
+        clips: which frames of a clip are looked at. Not part of the key: a frame that is there costs nothing again.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -34,4 +36,5 @@ class DetectSettings(Settings):
     thresholds: tuple[Threshold, Threshold, Threshold] = (0.6, 0.7, 0.7)
     factor: float = Field(default=0.709, gt=0.1, lt=1)
     max_side: int = Field(default=1600, ge=0)
+    clips: ClipSettings = ClipSettings()
     device: DeviceName = "auto"

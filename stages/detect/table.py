@@ -1,4 +1,4 @@
-"""detections.csv: every face of every photo, for people and for the report."""
+"""detections.csv: every face of every photo and of the chosen frames of clips, for people and for the report."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ from stages.detect.run import Detections
 from stages.tables import write_csv
 
 COLUMNS = (
-    *("sample_id", "frame", "face", "x1", "y1", "x2", "y2", "score"),
+    *("sample_id", "frame", "time_s", "face", "track", "x1", "y1", "x2", "y2", "score"),
     *(f"{name}_{axis}" for name in LANDMARKS for axis in "xy"),
 )
 
 
 def write_table(path: Path, detections: Detections) -> None:
-    """Write the table, sorted by sample_id; px to a hundredth, an empty cell where there is no score or landmark."""
+    """Write the table, sorted by sample_id; px to a hundredth, an empty cell where there is no score or landmark.
+
+    `time_s` (s, of presentation) and `track` (who a face is through time) are a clip's; a photo leaves them empty.
+    """
     write_csv(path, COLUMNS, _rows(detections))
 
 
 def _rows(detections: Detections) -> Iterator[tuple[object, ...]]:
     for sample_id in sorted(detections.items):
-        faces = detections.faces(sample_id)
-        for i in range(len(faces)):
+        faces, times = detections.faces(sample_id), detections.times.get(sample_id)
+        places = detections.places(sample_id).tolist()
+        tracks = [] if times is None else detections.tracks(sample_id).tolist()
+        for i, (frame, face) in enumerate(places):
             box, points = (_cells(part[i].reshape(-1), 2) for part in (faces.boxes, faces.landmarks))
-            yield (sample_id, 0, i, *box, *_cells(faces.scores[i : i + 1], 6), *points)
+            time_s, track = ("", "") if times is None else (f"{times[frame] / 1e6:.6f}", tracks[i])
+            yield (sample_id, frame, time_s, face, track, *box, *_cells(faces.scores[i : i + 1], 6), *points)
 
 
 def _cells(values: np.ndarray, digits: int) -> list[str]:

@@ -1,18 +1,22 @@
-"""Opening the photo of a manifest's row, and only the very photo that was indexed."""
+"""Opening the photo or clip of a manifest's row, and only the very file that was indexed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
 from stages.errors import MediaError
+from stages.index.clips import Probe, probe, read_frames
 from stages.index.manifest import Manifest, Sample
 from stages.index.media import open_image
 
-TRANSIENT = frozenset({"missing", "permission", "unreadable", "changed", "clip"})
+T = TypeVar("T")
+
+TRANSIENT = frozenset({"missing", "permission", "unreadable", "changed", "clip", "decoder_crash"})
 """Reasons that do not lie in the file's content: never cached, tried again in the next run."""
 
 
@@ -33,15 +37,12 @@ def open_sample(sample: Sample, images_root: Path) -> Image.Image:
             of `TRANSIENT`, and no path where it lies in the content, which other samples and projects may share.
     """
     if sample.media != "image":
-        raise MediaError("clip", f"{sample.path} is a clip; this version reads photos")
-    path = sample.located(images_root)
-    if _sha256(path, sample.path) != sample.content:
-        raise MediaError("changed", f"{sample.path} changed since it was indexed; run kuleshov index")
+        raise MediaError("clip", f"{sample.path} is a clip; a photo is looked for here")
+    path = _unchanged(sample, images_root)
     try:
         return open_image(path)
     except MediaError as error:
-        name = sample.path if error.reason in TRANSIENT else "the file"
-        raise MediaError(error.reason, error.detail.replace(str(path), name)) from error
+        raise _renamed(error, path, sample) from error
 
 
 def open_shared(samples: Sequence[Sample], images_root: Path) -> Image.Image:
@@ -53,17 +54,87 @@ def open_shared(samples: Sequence[Sample], images_root: Path) -> Image.Image:
     Raises:
         MediaError: as `open_sample`; of the first sample where no file can be read.
     """
+    return _first(samples, lambda sample: open_sample(sample, images_root))
+
+
+def probe_shared(samples: Sequence[Sample], images_root: Path) -> Probe:
+    """Which frames the clip of samples that share one content has, from the first of their files that can be read.
+
+    Args:
+        samples: at least one.
+
+    Raises:
+        MediaError: as `clips.probe`; or `changed`; of the first sample where no file can be read. The detail as in
+            `open_sample`.
+    """
+
+    def ask(sample: Sample) -> Probe:
+        path = _unchanged(sample, images_root)
+        try:
+            return probe(path)
+        except MediaError as error:
+            raise _renamed(error, path, sample) from error
+
+    return _first(samples, ask)
+
+
+def open_frames(samples: Sequence[Sample], images_root: Path, times_us: Sequence[int] | None) -> Iterator[Image.Image]:
+    """The photo of samples that share one content, or frames of their clip, RGB and upright, one after another.
+
+    The file is the first that can be opened and has the indexed bytes, which is checked once, before the first picture.
+
+    Args:
+        samples: at least one.
+        times_us: None for a photo, which is one picture. Of a clip, presentation times in microseconds as `clips.probe`
+            tells them, ascending, each once.
+
+    Raises:
+        MediaError: as `open_shared` for a photo. For a clip as `clips.read_frames`, or `changed`, with details as in
+            `open_sample`; it may come after some frames.
+    """
+    if times_us is None:
+        yield open_shared(samples, images_root)
+        return
+    sample = _first(samples, lambda sample: _readable(sample, images_root))
+    path = sample.located(images_root)
+    try:
+        yield from read_frames(path, times_us)
+    except MediaError as error:
+        raise _renamed(error, path, sample) from error
+
+
+def _first(samples: Sequence[Sample], ask: Callable[[Sample], T]) -> T:
+    """The answer for the first sample whose file can be read."""
     first: MediaError | None = None
     for sample in samples:
         try:
-            return open_sample(sample, images_root)
+            return ask(sample)
         except MediaError as error:
             if error.reason not in TRANSIENT:
                 raise  # the others have the same bytes
             first = first or error
     if first is None:
-        raise ValueError("open_shared needs a sample")
+        raise ValueError("a photo or clip needs a sample")
     raise first
+
+
+def _readable(sample: Sample, images_root: Path) -> Sample:
+    _unchanged(sample, images_root)
+    return sample
+
+
+def _unchanged(sample: Sample, images_root: Path) -> Path:
+    """The sample's file, if its bytes are those that were indexed."""
+    path = sample.located(images_root)
+    if _sha256(path, sample.path) != sample.content:
+        raise MediaError("changed", f"{sample.path} changed since it was indexed; run kuleshov index")
+    return path
+
+
+def _renamed(error: MediaError, path: Path, sample: Sample) -> MediaError:
+    """The error with the sample's path for the file's, or no path where others may share it."""
+    name = sample.path if error.reason in TRANSIENT else "the file"
+    return MediaError(error.reason, error.detail.replace(str(path), name))
 
 
 def _sha256(path: Path, name: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from stages.errors import DataError, MediaError
 from stages.index.contents import ContentIndex
 from stages.index.manifest import Manifest, Sample, is_unwritable, printable
-from stages.index.raw import IMAGE_EXTENSIONS
+from stages.index.media import is_probably_video
+from stages.index.raw import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from stages.ledger import Ledger
 
 _NAME_BYTES = 200
@@ -18,13 +19,13 @@ _NAME_BYTES = 200
 
 
 def find_photos(inputs: Sequence[str]) -> list[Path]:
-    """The photos meant, in the order asked for, each path once: files as named, folders, patterns.
+    """The photos and clips meant, in the order asked for, each path once: files as named, folders, patterns.
 
     A file is taken whatever its ending. In a folder the ending decides, folders below it are searched too, and hidden
     files and folders are left out. A pattern stands for the files and folders that it matches.
 
     Raises:
-        DataError: an input that is nothing on this machine, or no photo at all.
+        DataError: an input that is nothing on this machine, or no photo or clip at all.
     """
     found: dict[Path, Path] = {}
     for given in inputs:
@@ -36,20 +37,20 @@ def find_photos(inputs: Sequence[str]) -> list[Path]:
             for photo in _photos_below(match) if match.is_dir() else [match]:
                 found.setdefault(photo.absolute(), photo)
     if not found:
-        endings = " ".join(sorted(IMAGE_EXTENSIONS))
-        raise DataError(f"no photos in {printable(', '.join(inputs))}; looked for {endings}")
+        endings = " ".join([*sorted(IMAGE_EXTENSIONS), *sorted(VIDEO_EXTENSIONS)])
+        raise DataError(f"no photos or clips in {printable(', '.join(inputs))}; looked for {endings}")
     return list(found.values())
 
 
 def _photos_below(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
+        if not hidden and path.suffix.lower() in IMAGE_EXTENSIONS | VIDEO_EXTENSIONS and path.is_file():
             yield path
 
 
 def manifest_of(photos: Sequence[Path], contents: ContentIndex, ledger: Ledger) -> Manifest:
-    """Photos as an unlabelled manifest; those that cannot be read go to the ledger.
+    """Photos and clips as an unlabelled manifest; those that cannot be read go to the ledger.
 
     A sample's id is the photo's path as it was given, its path the absolute one. Two photos of the same bytes are two
     samples.
@@ -64,7 +65,8 @@ def manifest_of(photos: Sequence[Path], contents: ContentIndex, ledger: Ledger) 
         elif content.size == 0:
             ledger.record(name, "empty", "the file has no bytes")
         else:
-            samples[name] = Sample(name, path.absolute().as_posix(), "image", (), "test", "", "", (), content.sha256)
+            media = "video" if is_probably_video(path) else "image"
+            samples[name] = Sample(name, path.absolute().as_posix(), media, (), "test", "", "", (), content.sha256)
     return Manifest(tuple(samples.values()))
 
 

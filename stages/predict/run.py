@@ -1,6 +1,6 @@
-"""Prediction on new photos: the same detection, crops, backbones and heads as in training, by the same code.
+"""Prediction on new photos and clips: the same detection, crops, backbones and heads as in training, by the same code.
 
-Features of these photos go to a store of the caller's choosing (a temporary one by default), never to a model folder.
+Their features go to a store of the caller's choosing (a temporary one by default), never to a model folder.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cache.keys import BlockSpec
 from cache.store import Store
@@ -21,9 +22,9 @@ from stages.detect.faces import Faces
 from stages.errors import DataError, MediaError, WeightsError
 from stages.extract import run as extract
 from stages.extract.plan import RolePlan, plan_role
-from stages.extract.settings import IMPORTED
+from stages.extract.settings import IMPORTED, ExtractSettings
 from stages.index.manifest import Manifest, Sample
-from stages.index.samples import open_sample
+from stages.index.samples import open_frames
 from stages.ledger import Ledger
 from stages.predict.annotate import annotate
 from stages.predict.inputs import picture_name
@@ -37,19 +38,34 @@ HERE = Path("/")
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one photo.
+    """The answer for one photo or clip.
 
     Attributes:
-        sample: the photo.
+        sample: the photo or clip.
         probabilities: class -> probability.
-        faces: all faces found.
+        faces: all faces found, of a clip those in all of the frames looked at.
         attention: (n,) weight of each face, averaged over the ensemble's members; a face that a head left out counts 0.
+        frame: (n,) int64, the frame that each face is in, from 0 on; all 0 in a photo.
+        tracks: (n,) int64, who each face of a clip is: faces of one number are one person's.
+        times_us: (T,) presentation times of the frames looked at, in microseconds; None: a photo.
     """
 
     sample: Sample
     probabilities: dict[str, float]
     faces: Faces
     attention: np.ndarray
+    frame: np.ndarray
+    tracks: np.ndarray
+    times_us: np.ndarray | None
+
+    @property
+    def shown_frame(self) -> int:
+        """The frame whose faces weigh most, the first of equals; of a clip without a face the middle one."""
+        if self.times_us is None:
+            return 0
+        if not len(self.frame):
+            return len(self.times_us) // 2
+        return int(np.bincount(self.frame, self.attention, len(self.times_us)).argmax())
 
     @property
     def label(self) -> str:
@@ -60,7 +76,7 @@ class Prediction:
 def run(
     model: Ensemble, manifest: Manifest, store: Store, weights_folder: Path, batch_size: int, ledger: Ledger
 ) -> list[Prediction]:
-    """Predict every photo of a manifest, in its order; those that cannot be read go to the ledger.
+    """Predict every photo and clip of a manifest, in its order; those that cannot be read go to the ledger.
 
     Args:
         store: takes the photos' detections, crops and features; what it already has is not computed again.
@@ -91,10 +107,9 @@ def run(
     detections, _, _ = detect.run(manifest, HERE, store, first.detect, ledger)
     templates = sorted({plan.spec.template for plan in plans.values() if plan.spec.template})
     align.run(manifest, HERE, store, detections, templates, first.detect.faces, ledger)
-    for role, plan in plans.items():
-        member = next(one for one in model.members if role in one.extract.backbones)
-        settings = member.extract.model_copy(update={"batch_size": batch_size})
-        extract.run(manifest, HERE, store, detections, plan, settings, weights_folder, ledger)
+    for settings, some in _alike(model, plans, batch_size):
+        ledgers = {plan.role: ledger for plan in some}
+        extract.run(manifest, HERE, store, detections, some, settings, weights_folder, ledgers)
     return _answers(model, manifest, store, detections, plans, ledger)
 
 
@@ -115,6 +130,19 @@ def _plans(model: Ensemble, weights_folder: Path, detections_key: str) -> dict[s
                     f"kuleshov weights fetch {name}, or kuleshov weights add {name} FILE"
                 )
     return plans
+
+
+def _alike(
+    model: Ensemble, plans: dict[str, RolePlan], batch_size: int
+) -> Iterator[tuple[ExtractSettings, list[RolePlan]]]:
+    """The roles in groups that are computed alike: members may differ in their settings of extraction."""
+    groups: dict[str, tuple[ExtractSettings, list[RolePlan]]] = {}
+    for role, plan in plans.items():
+        member = next(one for one in model.members if role in one.extract.backbones)
+        settings = member.extract.model_copy(update={"batch_size": batch_size})
+        alike = settings.model_dump_json(exclude={"backbones", "imported"})
+        groups.setdefault(alike, (settings, []))[1].append(plan)
+    yield from groups.values()
 
 
 def _answers(
@@ -143,6 +171,9 @@ def _answers(
             probabilities=dict(zip(classes, (totals[sample.sample_id] / scale).tolist(), strict=True)),
             faces=detections.faces(sample.sample_id),
             attention=attention[sample.sample_id] / scale,
+            frame=detections.places(sample.sample_id)[:, 0],
+            tracks=detections.tracks(sample.sample_id),
+            times_us=detections.times.get(sample.sample_id),
         )
         for sample in samples
     ]
@@ -182,7 +213,7 @@ def _member(
 def write(predictions: list[Prediction], classes: tuple[str, ...], out: Path, ledger: Ledger) -> Iterator[Path]:
     """Write predictions.csv, predictions.jsonl and an annotated picture each; yields each path when it is written.
 
-    A photo that cannot be opened any more is recorded in the ledger and has no picture.
+    A clip's picture is its `shown_frame`. What cannot be opened any more is recorded in the ledger and has no picture.
     """
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "predictions.csv", "w", newline="", encoding="utf-8") as handle:
@@ -199,18 +230,29 @@ def write(predictions: list[Prediction], classes: tuple[str, ...], out: Path, le
     taken: set[str] = set()
     for one in predictions:
         try:
-            image = open_sample(one.sample, HERE)
+            image = _picture(one)
         except MediaError as error:
             ledger.record(one.sample.sample_id, error.reason, error.detail)
             continue
         path = out / "annotated" / picture_name(one.sample, taken)
-        annotate(image, one.faces.boxes, one.attention, one.probabilities).save(path, quality=92, subsampling=0)
+        here = one.frame == one.shown_frame
+        shown = annotate(image, one.faces.boxes[here], one.attention[here], one.probabilities)
+        shown.save(path, quality=92, subsampling=0)
         yield path
 
 
+def _picture(one: Prediction) -> Image.Image:
+    """The photo, or the clip's `shown_frame`; raises MediaError."""
+    times_us = None if one.times_us is None else [int(one.times_us[one.shown_frame])]
+    [image] = open_frames([one.sample], HERE, times_us)
+    return image
+
+
 def _as_json(one: Prediction) -> dict[str, object]:
+    times_s = None if one.times_us is None else (one.times_us / 1e6).tolist()
     return {
         "file": one.sample.sample_id,
+        **({} if times_s is None else {"frames_s": times_s}),
         "predicted": one.label,
         "probabilities": {name: round(value, 6) for name, value in one.probabilities.items()},
         "faces": [
@@ -218,7 +260,10 @@ def _as_json(one: Prediction) -> dict[str, object]:
                 "box": [round(float(v), 2) for v in box],
                 "score": None if np.isnan(score) else round(float(score), 6),
                 "attention": round(float(weight), 6),
+                **({} if times_s is None else {"time_s": times_s[frame], "track": track}),
             }
-            for box, score, weight in zip(one.faces.boxes, one.faces.scores, one.attention, strict=True)
+            for box, score, weight, frame, track in zip(
+                one.faces.boxes, one.faces.scores, one.attention, one.frame.tolist(), one.tracks.tolist(), strict=True
+            )
         ],
     }

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from stages.errors import DataError, MediaError
-from stages.index.samples import open_sample
+from stages.index.manifest import Sample
+from stages.index.samples import open_frames, probe_shared
 from stages.report.choice import Case
 from stages.report.inputs import Row
 from stages.report.words import percent
@@ -84,10 +86,12 @@ def thumbnail(image: Image.Image) -> tuple[bytes, int, int]:
 def tiles(chosen: Sequence[Case], root: Path, detections: Sequence[Row], attention: Sequence[Row]) -> list[Tile]:
     """The gallery's tiles. A photo that cannot be read is a tile without a picture.
 
+    A clip shows the frame whose faces weigh most, the first of equals; one without a face its middle frame.
+
     Args:
         chosen: what to show.
         root: what relative paths are relative to.
-        detections: rows of detections.csv; only frame 0 is drawn.
+        detections: rows of detections.csv.
         attention: rows of one attention/NAME.csv.
 
     Raises:
@@ -96,18 +100,57 @@ def tiles(chosen: Sequence[Case], root: Path, detections: Sequence[Row], attenti
     wanted = {case.sample.sample_id for case in chosen}
     boxes = _by_face("detections.csv", detections, ("x1", "y1", "x2", "y2"), wanted)
     weights = _by_face("attention", attention, ("weight",), wanted)
+    clips = {case.sample.sample_id for case in chosen if case.sample.media == "video"}
+    times = _by_face("detections.csv", detections, ("time_s",), clips) if clips else {}
     found = []
     for case in chosen:
         key = case.sample.sample_id
-        mine = {face: row[0] for face, row in weights.get(key, {}).items()}
-        found.append(_tile(case, root, boxes.get(key, {}), mine))
+        mine = weights.get(key, {})
+        frame = _most_attended(boxes.get(key, {}), mine)
+        time_s = next((row[0] for (at, _), row in times.get(key, {}).items() if at == frame), None)
+        found.append(_tile(case, root, time_s, _of_frame(boxes.get(key, {}), frame), _of_frame(mine, frame)))
     return found
 
 
-def _tile(case: Case, root: Path, boxes: Mapping[int, tuple[float, ...]], weights: Mapping[int, float]) -> Tile:
+Numbers = Mapping[tuple[int, int], tuple[float, ...]]
+"""(frame, face) -> numbers."""
+
+
+def _most_attended(boxes: Numbers, weights: Numbers) -> int:
+    total: dict[int, float] = {}
+    for frame, face in sorted(boxes):
+        total[frame] = total.get(frame, 0.0) + weights.get((frame, face), (0.0,))[0]
+    return max(total, key=total.__getitem__, default=0)
+
+
+def _of_frame(numbers: Numbers, frame: int) -> dict[int, tuple[float, ...]]:
+    return {face: row for (at, face), row in numbers.items() if at == frame}
+
+
+def _picture(sample: Sample, root: Path, time_s: float | None) -> Image.Image:
+    """The photo, or the clip's frame of this time; None: its middle one. Raises MediaError."""
+    times_us = None
+    if sample.media == "video":
+        times_us = [round(time_s * 1e6)] if time_s is not None else _middle(probe_shared([sample], root).times_us)
+    [image] = open_frames([sample], root, times_us)
+    return image
+
+
+def _middle(times_us: np.ndarray) -> list[int]:
+    return [int(times_us[len(times_us) // 2])]
+
+
+def _tile(
+    case: Case,
+    root: Path,
+    time_s: float | None,
+    boxes: Mapping[int, tuple[float, ...]],
+    attention: Mapping[int, tuple[float, ...]],
+) -> Tile:
     label = ", ".join(case.sample.labels)
+    weights = {face: row[0] for face, row in attention.items()}
     try:
-        image = open_sample(case.sample, root)
+        image = _picture(case.sample, root, time_s)
     except MediaError as error:
         return Tile(case, "", 4, 3, 0.0, (), label, "", error.reason)
     data, width, height = thumbnail(image)
@@ -119,9 +162,10 @@ def _tile(case: Case, root: Path, boxes: Mapping[int, tuple[float, ...]], weight
         _face(box, width / image.width, (width, height), weights.get(face), face in named, font)
         for face, box in sorted(boxes.items())
     )
+    kind = "Photo" if case.sample.media == "image" else "Clip, one frame"
     outcome = "not scored" if case.hit is None else "right" if case.hit else "wrong"
     spoken = (
-        f"Photo with {len(faces)} detected face{'' if len(faces) == 1 else 's'}. Label: {label or 'none'}. "
+        f"{kind} with {len(faces)} detected face{'' if len(faces) == 1 else 's'}. Label: {label or 'none'}. "
         f"Predicted: {case.predicted}, {percent(case.probability, 0)}. {outcome.capitalize()}."
     )
     return Tile(case, uri, width, height, font, faces, label, spoken, "")
@@ -151,17 +195,17 @@ def _face(
 
 def _by_face(
     what: str, rows: Iterable[Row], columns: tuple[str, ...], wanted: set[str]
-) -> dict[str, dict[int, tuple[float, ...]]]:
-    """sample_id -> face -> the numbers of its columns, for frame 0 of the samples wanted."""
-    found: dict[str, dict[int, tuple[float, ...]]] = {}
+) -> dict[str, dict[tuple[int, int], tuple[float, ...]]]:
+    """sample_id -> (frame, face) -> the numbers of its columns, for the samples wanted."""
+    found: dict[str, dict[tuple[int, int], tuple[float, ...]]] = {}
     for row in rows:
         try:
-            if row["sample_id"] not in wanted or int(row["frame"]) != 0:
+            if row["sample_id"] not in wanted:
                 continue
             numbers = tuple(float(row[column]) for column in columns)
             if not all(map(math.isfinite, numbers)):
                 raise ValueError("not a finite number")
-            found.setdefault(row["sample_id"], {})[int(row["face"])] = numbers
+            found.setdefault(row["sample_id"], {})[int(row["frame"]), int(row["face"])] = numbers
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{what}: row of sample {row.get('sample_id')!r} has no usable {', '.join(columns)} ({error}); "

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 
 from cache.block import Block
-from cache.keys import PLAIN, BlockSpec, key_array, key_list, view_key
+from cache.keys import PLAIN, BlockSpec, item_keys, key_array, key_list, view_key
 from cache.store import Store
 from stages.detect.detections import Detections
 from stages.errors import DataError, MissingInputError
-from stages.extract.run import keys_of
+from stages.extract.items import keys_of
 from stages.extract.settings import IMPORTED
 from stages.heads.batch import HeadBatch
 from stages.index.manifest import Sample
 from stages.ledger import Ledger
-from stages.train.rows import Rows, Scale, StoredRows, scale_of, scaled
+from stages.train.rows import MeanRows, Rows, Scale, StoredRows, scale_of, scaled
 
 HELD_BYTES = 256 << 20
 """Features of up to this size, as float32, are held in memory; of more, none is."""
@@ -39,6 +39,8 @@ class Features:
         faces: (V * F, D) float32, the faces of all samples one after another; in memory or in the store.
         offsets: (n + 1,) int64: faces of sample i are `faces[offsets[i]:offsets[i + 1]]`.
         face_index: (F,) int64, which of the sample's stored faces each row is.
+        places: (F, 2) int64, the frame of the sample that each is in, and which of the frame's stored faces it is; a
+            photo has frame 0.
         boxes: (F, 4) float32, relative to the photo's size.
         global_: (V * n, G) float32, as `faces`.
         views: V, at least 1.
@@ -48,6 +50,7 @@ class Features:
     faces: Rows
     offsets: np.ndarray
     face_index: np.ndarray
+    places: np.ndarray
     boxes: np.ndarray
     global_: Rows
     views: int = 1
@@ -98,7 +101,8 @@ def gather(
 ) -> Features:
     """Read the features of every sample that has them all; the others are recorded in the ledger.
 
-    A sample without a face counts, by its global features. Of a sample with more than `max_faces` faces the largest
+    A clip's faces are those of all of its frames, and its global features the mean of its frames'. A sample without a
+    face counts, by its global features. Of a sample with more than `max_faces` faces the largest
     (by the area of their boxes) are kept, in stored order.
 
     Args:
@@ -120,15 +124,15 @@ def gather(
     keep, face_index = _largest(boxes, counts, max_faces)
     owner = np.repeat(np.arange(len(kept), dtype=np.int32), counts)[keep]
     sizes = detections.sizes_of(kept).astype(np.float32)
-    photo_keys, _ = keys_of(kept, detections, "global")
-    face_rows = _stored(faces, picked.keys, picked.counts, keep, views)
-    global_rows = _stored(globals_, photo_keys, np.ones(len(kept), np.int64), np.arange(len(kept)), views)
+    face_rows = _stored(faces, [picked.keys] * len(faces), picked.counts, keep, views)
+    global_rows = _global_rows(globals_, kept, detections, views)
     few = face_rows.nbytes + global_rows.nbytes <= held_bytes
     return Features(
         samples=tuple(kept),
         faces=face_rows.held() if few else face_rows,
         offsets=_offsets(np.bincount(owner, minlength=len(kept))),
         face_index=face_index,
+        places=_places(kept, detections, owner, face_index),
         boxes=boxes[keep] / np.tile(sizes, 2)[owner],
         global_=global_rows.held() if few else global_rows,
         views=len(views),
@@ -152,8 +156,8 @@ def _complete(
             readable.append(sample)
     good = np.ones(len(readable), bool)
     for level, blocks in (("face", faces), ("global", globals_)):
-        plain, owners = keys_of(readable, detections, level)
         for block in blocks:
+            plain, owners = _keys(block, readable, detections, level)
             keys = _viewed(plain, views, block)
             owner = np.tile(owners, len(views))
             counts = block.count(keys)
@@ -168,6 +172,37 @@ def _complete(
                     detail = f"{block.spec.name}: {status or 'missing'}; run {_remedy(block)}"
                     ledger.record(readable[i].sample_id, "no_features", detail)
     return [sample for sample, one in zip(readable, good, strict=True) if one]
+
+
+def _keys(block: Block, samples: Sequence[Sample], detections: Detections, level: str) -> tuple[np.ndarray, np.ndarray]:
+    """As `keys_of`; imported features of level `global` have one item a sample, whatever its frames."""
+    if level == "global" and block.spec.source == IMPORTED:
+        return key_array(item_keys(sample.content for sample in samples)), np.arange(len(samples))
+    return keys_of(samples, detections, level)
+
+
+def _global_rows(
+    blocks: Sequence[Block], samples: Sequence[Sample], detections: Detections, views: Sequence[str]
+) -> StoredRows | MeanRows:
+    """A row for each sample and view, a clip's the mean of its frames'."""
+    _, owner = detections.frames(samples)
+    found = [_keys(block, samples, detections, "global") for block in blocks]
+    # imported features are those of every frame
+    keys = [one if len(of) == len(owner) else one[owner] for one, of in found]
+    rows = _stored(blocks, keys, np.ones(len(owner), np.int64), np.arange(len(owner)), views)
+    if len(owner) == len(samples):
+        return rows
+    return MeanRows(rows, _offsets(np.tile(np.bincount(owner, minlength=len(samples)), len(views))))
+
+
+def _places(samples: Sequence[Sample], detections: Detections, owner: np.ndarray, face_index: np.ndarray) -> np.ndarray:
+    """See `Features.places`; `owner` (F,) says which sample each face is of."""
+    places = np.stack([np.zeros_like(face_index), face_index], axis=1)
+    for i, sample in enumerate(samples if detections.times else ()):
+        if sample.sample_id in detections.times:
+            mine = np.flatnonzero(owner == i)
+            places[mine] = detections.places(sample.sample_id)[face_index[mine]]
+    return places
 
 
 def _remedy(block: Block) -> str:
@@ -206,14 +241,18 @@ def _viewed(keys: np.ndarray, views: Sequence[str], block: Block) -> np.ndarray:
 
 
 def _stored(
-    blocks: Sequence[Block], keys: np.ndarray, counts: np.ndarray, keep: np.ndarray, views: Sequence[str]
+    blocks: Sequence[Block], keys: Sequence[np.ndarray], counts: np.ndarray, keep: np.ndarray, views: Sequence[str]
 ) -> StoredRows:
-    """For each view the rows at `keep` of all rows of these items, which must have `counts` rows in each block."""
+    """For each view the rows at `keep` of all rows of these items, which must have `counts` rows in each block.
+
+    Args:
+        keys: of the items in each block.
+    """
     positions = []
     keep = (np.arange(len(views))[:, None] * int(counts.sum()) + keep).reshape(-1)
     counts = np.tile(counts, len(views))
-    for block in blocks:
-        wanted = _viewed(keys, views, block)
+    for block, plain in zip(blocks, keys, strict=True):
+        wanted = _viewed(plain, views, block)
         found = block.count(wanted)
         other = np.flatnonzero(found != counts)
         if len(other):

@@ -11,6 +11,7 @@ import numpy as np
 
 from cache.block import Block
 from cache.maps import hand_back
+from stages.detect.corpus import spans
 
 CHUNK_BYTES = 8 << 20
 """Of float32 rows that are read at once where all rows are passed over."""
@@ -87,7 +88,52 @@ class StoredRows:
         return out
 
 
-Rows = np.ndarray | StoredRows
+class MeanRows:
+    """Rows that are means of neighbouring rows of the store, as `StoredRows`: a clip's over its frames.
+
+    Args:
+        rows: of the frames.
+        offsets: (R + 1,) int64; row i is the mean of `rows[offsets[i]:offsets[i + 1]]`, at least one.
+
+    Attributes:
+        shape: (R, D).
+    """
+
+    def __init__(self, rows: StoredRows, offsets: np.ndarray) -> None:
+        self._rows, self._offsets = rows, offsets
+        self.shape = (len(offsets) - 1, rows.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """What all rows take in memory as float32."""
+        return 4 * self.shape[0] * self.shape[1]
+
+    def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
+        numbers = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index)
+        if not len(numbers):
+            return np.empty((0, self.shape[1]), np.float32)
+        counts = (self._offsets[1:] - self._offsets[:-1])[numbers]
+        rows = self._rows[spans(self._offsets[:-1][numbers], counts)]
+        sums = np.add.reduceat(rows.astype(np.float64), np.cumsum(counts) - counts, axis=0)
+        return (sums / counts[:, None]).astype(np.float32)
+
+    def scaled(self, scale: Scale) -> MeanRows:
+        """These rows, standardized whenever they are read."""
+        return MeanRows(self._rows.scaled(scale), self._offsets)
+
+    def held(self) -> np.ndarray:
+        """All rows in memory, (R, D) float32."""
+        out = np.empty(self.shape, np.float32)
+        many = -(-self._rows.shape[0] // max(len(self), 1))  # frames of a row, about
+        for part in chunks(len(self), self.shape[1] * max(many, 1)):
+            out[part] = self[part]
+        return out
+
+
+Rows = np.ndarray | StoredRows | MeanRows
 """(R, D) float32 rows, taken by `rows[index]`."""
 
 
@@ -100,7 +146,7 @@ def standardized(rows: np.ndarray, scale: Scale) -> np.ndarray:
 
 def scaled(rows: Rows, scale: Scale) -> Rows:
     """Standardized rows: another array, or the rows of the store standardized as they are read."""
-    return rows.scaled(scale) if isinstance(rows, StoredRows) else standardized(rows, scale)
+    return standardized(rows, scale) if isinstance(rows, np.ndarray) else rows.scaled(scale)
 
 
 def scale_of(rows: Rows, index: np.ndarray) -> Scale:

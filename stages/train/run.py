@@ -299,6 +299,6 @@ def _write_predictions(
 
 def _attention_rows(features: Features, attention: list[np.ndarray]) -> Iterator[attention_files.Row]:
     for i, (sample, weights) in enumerate(zip(features.samples, attention, strict=True)):
-        faces = features.face_index[features.offsets[i] : features.offsets[i + 1]]
-        for face, weight in zip(faces, weights, strict=True):
-            yield sample.sample_id, 0, int(face), float(weight)
+        places = features.places[features.offsets[i] : features.offsets[i + 1]].tolist()
+        for (frame, face), weight in zip(places, weights, strict=True):
+            yield sample.sample_id, frame, face, float(weight)

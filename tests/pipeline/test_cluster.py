@@ -285,14 +285,26 @@ def test_answers_come_with_the_number_of_their_part(local: Cluster) -> None:
 
 def test_a_worker_computes_with_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    code = "(__import__('torch').get_num_threads(), __import__('os').environ['CUDA_VISIBLE_DEVICES'])"
+    monkeypatch.delenv("KULESHOV_DECODERS", raising=False)
+    names = ("CUDA_VISIBLE_DEVICES", "KULESHOV_DECODERS")
+    code = f"(__import__('torch').get_num_threads(), *map(__import__('os').environ.get, {names}))"
     monkeypatch.setattr(cluster, "cuda_devices", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 3")
     with Cluster(workers=2) as started:
         answers = {answer for _, answer in started.run(eval, [Part(code, 1, str(i)) for i in range(2)])}
     share = max(1, CPU_COUNT // 2)
-    assert answers == {(share, "5"), (share, "3")}
+    decoders = str(max(1, min(8, share // 2)))
+    assert answers == {(share, "5", decoders), (share, "3", decoders)}
+    assert "KULESHOV_DECODERS" not in os.environ
     assert os.environ["OMP_NUM_THREADS"] == "64", "this process's own environment is as it was"
+
+
+def test_a_worker_has_as_many_decoding_processes_as_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KULESHOV_DECODERS", "5")
+    code = "__import__('os').environ['KULESHOV_DECODERS']"
+    with Cluster(workers=1) as started:
+        assert list(started.run(eval, [Part(code, 1, "0")])) == [(0, "5")]
+    assert os.environ["KULESHOV_DECODERS"] == "5"
 
 
 def test_what_a_worker_raises_on_purpose_arrives(local: Cluster) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +14,19 @@ from PIL import Image
 from cache.keys import FACES, item_key
 from cache.store import Store
 from stages.align import run as stage
+from stages.align.cut import Cutter, Media
 from stages.align.run import crops_spec, run
 from stages.align.templates import find
 from stages.align.warp import crop_matrix, warp
 from stages.blocks import Counts
+from stages.decoding.pool import Crash, Decoded
 from stages.detect.faces import Faces
 from stages.detect.run import Detections
 from stages.errors import SettingError
 from stages.index.drawn.scenes import Scene
-from stages.index.manifest import Box, Manifest, Sample
+from stages.index.manifest import Box, Manifest
 from stages.ledger import Ledger
+from stages.timing import Timings
 
 DetectionsOf = Callable[..., Detections]
 TEMPLATES = ("dlib150", "box48")
@@ -30,15 +34,16 @@ TEMPLATES = ("dlib150", "box48")
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The sample_ids of each photo that is opened."""
+    """The sample_ids of each photo that a decoding process was asked to open."""
     calls: list[list[str]] = []
-    real = stage.open_shared
+    real = stage.decoded
 
-    def counting(samples: list[Sample], root: Path) -> Image.Image:
-        calls.append([sample.sample_id for sample in samples])
-        return real(samples, root)
+    def counting(cutter: Cutter, jobs: Iterable[Media]) -> Generator[Decoded[Media, Any], None, None]:
+        for answer in real(cutter, jobs):
+            calls.append([sample.sample_id for sample in answer.job.samples])
+            yield answer
 
-    monkeypatch.setattr(stage, "open_shared", counting)
+    monkeypatch.setattr(stage, "decoded", counting)
     return calls
 
 
@@ -135,6 +140,47 @@ def test_a_photo_that_cannot_be_read_is_recorded_for_every_sample_that_shares_it
     assert counts == Counts(total=3, computed=1, failed=2)
 
 
+def test_a_photo_that_ends_decoding_processes_is_recorded_and_tried_again(
+    manifest: Manifest,
+    photos: Path,
+    store: Store,
+    detections_of: DetectionsOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = stage.decoded
+
+    def crashing(cutter: Cutter, jobs: Iterable[Media]) -> Generator[Decoded[Media, Any], None, None]:
+        for answer in real(cutter, jobs):
+            is_bad = answer.job.samples[0].sample_id == "a.png"
+            yield answer._replace(value=Crash("the decoding process ended with signal 11")) if is_bad else answer
+
+    ledger = Ledger("align")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "decoded", crashing)
+        rows, counts = run(manifest, photos, store, detections_of(manifest), ["box48"], "found", ledger)
+    failure = ("decoder_crash", "the decoding process ended with signal 11")
+    assert ledger.entries == {"a.png": failure, "c.png": failure}
+    assert (len(rows), counts) == (1, Counts(total=3, computed=1, failed=2))
+    again = Ledger("align")
+    rows, counts = run(manifest, photos, store, detections_of(manifest), ["box48"], "found", again)
+    assert not again.entries
+    assert (len(rows), counts) == (2, Counts(total=3, computed=1, failed=0))
+
+
+def test_where_the_time_goes(
+    manifest: Manifest, photos: Path, store: Store, detections_of: DetectionsOf, truth: Faces
+) -> None:
+    timings = Timings()
+    run(manifest, photos, store, detections_of(manifest), TEMPLATES, "found", Ledger("align"), timings)
+    assert timings.spent["decode"].items == 2
+    assert timings.spent["align"].items == 2 * 2 * len(truth)  # photos, templates
+    assert set(timings.spent) == {"decode", "align", "write", "wait"}
+    assert all(spent.seconds > 0 for spent in timings.spent.values())
+    idle = Timings()
+    run(manifest, photos, store, detections_of(manifest), TEMPLATES, "found", Ledger("align"), idle)
+    assert not idle.spent
+
+
 def test_an_interrupted_run_keeps_what_it_cut(
     manifest: Manifest,
     photos: Path,
@@ -142,15 +188,16 @@ def test_an_interrupted_run_keeps_what_it_cut(
     detections_of: DetectionsOf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = stage.open_shared
+    real = stage.decoded
 
-    def interrupted(samples: list[Sample], root: Path) -> Image.Image:
-        if samples[0].sample_id == "b.png":
-            raise KeyboardInterrupt
-        return real(samples, root)
+    def interrupted(cutter: Cutter, jobs: Iterable[Media]) -> Generator[Decoded[Media, Any], None, None]:
+        for answer in real(cutter, jobs):
+            if answer.job.samples[0].sample_id == "b.png":
+                raise KeyboardInterrupt
+            yield answer
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "open_shared", interrupted)
+        patch.setattr(stage, "decoded", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(manifest, photos, store, detections_of(manifest), ["box48"], "found", Ledger("align"))
     _, counts = run(manifest, photos, store, detections_of(manifest), ["box48"], "found", Ledger("align"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 from cache.keys import FACES, item_key
 from cache.store import Store
 from stages.blocks import Counts
-from stages.detect import mtcnn
+from stages.detect import looking, mtcnn
 from stages.detect import run as stage
 from stages.detect.run import Detections, boxes_spec, read, run
 from stages.detect.settings import DetectSettings
@@ -149,11 +149,11 @@ def test_changed_and_missing_photos_are_not_kept(
     assert not mended.entries
 
 
-def test_clips_are_recorded_and_not_kept(photos: Path, store: Store, settings: DetectSettings) -> None:
+def test_a_missing_clip_is_recorded_and_not_kept(photos: Path, store: Store, settings: DetectSettings) -> None:
     clip = Sample("clip", "clip.mp4", "video", (), "train", "", "", (), "cd" * 32)
     ledger = Ledger("detect")
     _, rows, _ = run(Manifest((clip,)), photos, store, settings, ledger)
-    assert ledger.reasons() == {"clip": 1}
+    assert ledger.reasons() == {"missing": 1}
     assert rows == []
 
 
@@ -192,15 +192,15 @@ def test_a_detector_that_fails_on_one_photo_goes_on(
     photos: Path, manifest: Manifest, store: Store, settings: DetectSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = Image.open(photos / "b.png").tobytes()
-    detect = mtcnn.Mtcnn.detect
+    detect = mtcnn.Mtcnn.detect_many
 
-    def failing(self: mtcnn.Mtcnn, image: Image.Image) -> object:
-        if image.tobytes() == bad:
+    def failing(self: mtcnn.Mtcnn, images: Sequence[Image.Image]) -> object:
+        if any(image.tobytes() == bad for image in images):
             raise RuntimeError("expected a non-empty list\nof Tensors")
-        return detect(self, image)
+        return detect(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mtcnn.Mtcnn, "detect", failing)
+        patch.setattr(mtcnn.Mtcnn, "detect_many", failing)
         ledger = Ledger("detect")
         detections, rows, counts = run(manifest, photos, store, settings, ledger)
     assert ledger.entries == {"b.png": ("detector_error", "RuntimeError: expected a non-empty list of Tensors")}
@@ -230,6 +230,7 @@ def test_what_is_not_the_photos_fault_ends_the_run_and_keeps_what_was_done(
         return detect(self, image)
 
     with monkeypatch.context() as patch:
+        patch.setattr(looking, "GROUP_FRAMES", {"cpu": 1})
         patch.setattr(mtcnn.Mtcnn, "detect", failing)
         with pytest.raises(type(error)):
             run(manifest, photos, store, settings, Ledger("detect"))
@@ -298,4 +299,4 @@ def test_the_table_leaves_cells_without_landmarks_empty(
     whole = read(detected.manifest, detected.store, settings.model_copy(update={"faces": "whole"}))
     write_table(tmp_path / "detections.csv", whole)
     last = list(csv.reader((tmp_path / "detections.csv").read_text().splitlines()))[-1]
-    assert last == ["wall.png", "0", "0", "0.00", "0.00", "200.00", "150.00", *[""] * 11]
+    assert last == ["wall.png", "0", "", "0", "", "0.00", "0.00", "200.00", "150.00", *[""] * 11]

@@ -58,7 +58,7 @@ def test_the_result_is_that_of_one_process(
 ) -> None:
     stores, ledgers = [Store(tmp_path / name) for name in "ab"], [Ledger("detect"), Ledger("detect")]
     alone = run(manifest, photos, stores[0], settings, ledgers[0])
-    monkeypatch.setattr(stage, "PART_PHOTOS", 2)
+    monkeypatch.setattr(stage, "PART_FRAMES", 2)
     spread = in_turn()
     parts = run(manifest, photos, stores[1], settings, ledgers[1], spread)
     assert [part.size for part in spread.seen] == [2, 1, 2, 1, 2, 1]
@@ -100,13 +100,13 @@ def test_a_part_that_is_tried_again_does_only_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[object] = []
-    detect = mtcnn.Mtcnn.detect
+    detect = mtcnn.Mtcnn.detect_many
 
-    def counting(self: mtcnn.Mtcnn, image: Any) -> object:
-        seen.append(image.tobytes())
-        return detect(self, image)
+    def counting(self: mtcnn.Mtcnn, images: Any) -> object:
+        seen.extend(image.tobytes() for image in images)
+        return detect(self, images)
 
-    monkeypatch.setattr(mtcnn.Mtcnn, "detect", counting)
+    monkeypatch.setattr(mtcnn.Mtcnn, "detect_many", counting)
     _, _, counts = run(manifest, photos, store, settings, Ledger("detect"), in_turn(times=2))
     assert counts.computed == len(seen) == len(set(seen)) == 7
 

@@ -42,10 +42,11 @@ def plan(weights_folder: Path) -> RolePlan:
 def go(place: Any, weights_folder: Path) -> Callable[..., tuple[list, Counts, Ledger]]:
     def run_it(plan: RolePlan) -> tuple[list, Counts, Ledger]:
         ledger = Ledger("extract/identity")
-        rows, counts = run(
-            place.manifest, place.root, place.store, place.detections, plan, SETTINGS, weights_folder, ledger
-        )
-        return rows, counts, ledger
+        found = run(
+            place.manifest, place.root, place.store, place.detections, [plan], SETTINGS, weights_folder,
+            {plan.role: ledger},
+        )  # fmt: skip
+        return found[plan.role].rows, found[plan.role].counts, ledger
 
     return run_it
 
@@ -59,7 +60,7 @@ def use(monkeypatch: pytest.MonkeyPatch, forward: Forward | None) -> None:
 
     monkeypatch.setattr(stage, "load_forward", load)
     if forward is None:
-        monkeypatch.setattr(inputs, "open_shared", None)
+        monkeypatch.setattr(inputs, "decoded", None)
 
 
 def means(pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -207,8 +208,8 @@ def test_weights_that_are_gone_are_an_error(
     gone = replace(plan.spec, name="inception_resnet_v1:vggface2")
     with pytest.raises(WeightsError, match="weights fetch"):
         run(
-            place.manifest, place.root, place.store, place.detections, replace(plan, spec=gone), SETTINGS, tmp_path,
-            Ledger("x"),
+            place.manifest, place.root, place.store, place.detections, [replace(plan, spec=gone)], SETTINGS, tmp_path,
+            {plan.role: Ledger("x")},
         )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ InTurn = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage._loaded.cache_clear()
+    stage._networks.clear()
     monkeypatch.setattr(stage, "PART_ITEMS", 1)
 
 
@@ -52,18 +52,18 @@ def plan(weights_folder: Path) -> RolePlan:
 def go(place: Any, weights_folder: Path) -> Go:
     def run_it(plan: RolePlan, spread: object, store: Store | None = None) -> tuple[list[BlockRow], Counts, Ledger]:
         ledger = Ledger(f"extract/{plan.role}")
-        rows, counts = run(
+        found = run(
             place.manifest,
             place.root,
             store or place.store,
             place.detections,
-            plan,
+            [plan],
             SETTINGS,
             weights_folder,
-            ledger,
+            {plan.role: ledger},
             spread,  # pyright: ignore[reportArgumentType]
         )
-        return rows, counts, ledger
+        return found[plan.role].rows, found[plan.role].counts, ledger
 
     return run_it
 

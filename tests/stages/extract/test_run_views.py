@@ -52,11 +52,11 @@ def go(place: Any, weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     def run_it(role: str, settings: ExtractSettings) -> tuple[list, Counts, Any]:
         plan = plan_role(role, settings, weights_folder, KEY, "found")
         ledger = Ledger(f"extract/{role}")
-        rows, counts = stage.run(
-            place.manifest, place.root, place.store, place.detections, plan, settings, weights_folder, ledger
+        found = stage.run(
+            place.manifest, place.root, place.store, place.detections, [plan], settings, weights_folder, {role: ledger}
         )
         assert not ledger.entries
-        return rows, counts, place.store.open(next(iter(plan.blocks.values())))
+        return found[role].rows, found[role].counts, place.store.open(next(iter(plan.blocks.values())))
 
     return run_it
 

@@ -1,13 +1,17 @@
-"""Small real photos, corpora on disk, and a way to be a user without rights."""
+"""Small real photos and clips, corpora on disk, and a way to be a user without rights."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -77,3 +81,67 @@ def without_rights(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]
             os.setresgid(0, 0, 0)
 
     return drop
+
+
+BITS = 6
+
+
+def numbered(number: int, size: tuple[int, int]) -> np.ndarray:
+    """A frame (height, width, 3) uint8 that shows a number as upright bars, the lowest bit on the left."""
+    bits = np.array([number >> bit & 1 for bit in range(BITS)], np.uint8)
+    bars = np.repeat(bits * 235 + 10, -(-size[0] // BITS))[: size[0]]
+    return np.broadcast_to(bars[None, :, None], (size[1], size[0], 3)).copy()
+
+
+@pytest.fixture
+def number_of() -> Callable[[Image.Image], int]:
+    """The number that a frame of `film` shows."""
+
+    def read(image: Image.Image) -> int:
+        row = np.asarray(image.convert("L"))[image.height // 2]
+        width = -(-image.width // BITS)
+        return sum(int(row[bit * width + width // 2] > 127) << bit for bit in range(BITS))
+
+    return read
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Callable[..., Path]:
+    """Write a clip whose frames show 0, 1, 2, ...: film("a.mp4", codec="libx264", frames=12).
+
+    `times_ms` are presentation times, evenly 40 ms by default; `options` are the encoder's, `muxer` the container's;
+    `prepare` is called with the stream before the first frame.
+    """
+
+    def make(
+        name: str,
+        codec: str = "libx264",
+        frames: int | Sequence[np.ndarray] = 12,
+        *,
+        size: tuple[int, int] = (96, 64),
+        pixels: str = "yuv420p",
+        times_ms: Sequence[int] | None = None,
+        options: Mapping[str, str] | None = None,
+        muxer: Mapping[str, str] | None = None,
+        b_frames: int | None = None,
+        prepare: Callable[[Any], None] = lambda stream: None,
+    ) -> Path:
+        pictures = [numbered(i % 2**BITS, size) for i in range(frames)] if isinstance(frames, int) else frames
+        with av.open(str(tmp_path / name), "w", options=dict(muxer or {})) as container:
+            stream = container.add_stream(codec, rate=25, options=dict(options or {}))
+            stream.width, stream.height, stream.pix_fmt = *size, pixels
+            if times_ms is not None:
+                stream.codec_context.time_base = Fraction(1, 1000)
+            stream.codec_context.thread_count = 1
+            if b_frames is not None:
+                stream.codec_context.max_b_frames = b_frames
+            prepare(stream)
+            for number, pixels_of in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(pixels_of, format="rgb24" if pixels_of.shape[2] == 3 else "rgba")
+                if times_ms is not None:
+                    frame.pts, frame.time_base = times_ms[number], Fraction(1, 1000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return tmp_path / name
+
+    return make

@@ -64,8 +64,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     plans = {role: plan_role(role, extraction, folder, detections.key, "found") for role in ROLES}
     templates = [plan.spec.template for plan in plans.values() if plan.spec.template]
     align.run(manifest, root / "data", store, detections, templates, "found", ledger)
-    for plan in plans.values():
-        extract.run(manifest, root / "data", store, detections, plan, extraction, folder, ledger)
+    ledgers = dict.fromkeys(plans, ledger)
+    extract.run(manifest, root / "data", store, detections, list(plans.values()), extraction, folder, ledgers)
     head = {"faces": ["resnet29/embedding"], "global": ["effnet_lite0/pooled"], "epochs": 3, "max_faces": 3}
     heads = {kind: {"kind": f"gupta2018:{kind}", **head} for kind in ("average", "attention_c")}
     train_settings = TrainSettings.model_validate({"seeds": [0], "heads": heads})

@@ -35,6 +35,7 @@ def synthetic(n: int, gap: float, seed: int = 0) -> tuple[Features, np.ndarray]:
         faces=faces.astype(np.float32),
         offsets=np.concatenate([[0], np.cumsum(counts)]),
         face_index=np.concatenate([np.arange(c) for c in counts]),
+        places=np.zeros((counts.sum(), 2), np.int64),
         boxes=np.zeros((counts.sum(), 4), np.float32),
         global_=(centres[labels] + rng.normal(size=(n, 8))).astype(np.float32),
     )

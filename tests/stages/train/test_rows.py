@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cache.keys import BlockSpec, item_key, key_array
 from cache.store import Store
 from stages.train import rows as module
-from stages.train.rows import StoredRows, scale_of, scaled
+from stages.train.rows import MeanRows, StoredRows, scale_of, scaled
 
 COUNTS = [2, 1, 3, 4, 1]
 KEYS = key_array([item_key(f"{i:02x}") for i in range(len(COUNTS))])
@@ -91,3 +91,29 @@ def test_maps_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "hand_back", calls.append)
     assert stored[:].all()
     assert calls == [module.RESIDENT_BYTES]
+
+
+OFFSETS = np.array([0, 2, 3, 6, 11])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(index=st.lists(st.integers(0, 3), max_size=9))
+def test_means_of_neighbouring_rows(both: tuple[StoredRows, np.ndarray], index: list[int]) -> None:
+    stored, plain = both
+    found = MeanRows(stored, OFFSETS)[np.array(index, np.int64)]
+    assert found.dtype == np.float32
+    expected = [plain[OFFSETS[i] : OFFSETS[i + 1]].astype(np.float64).mean(0) for i in index]
+    assert np.array_equal(found, np.array(expected).reshape(-1, 5).astype(np.float32))
+
+
+def test_means_held_sliced_and_standardized(
+    both: tuple[StoredRows, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means = MeanRows(both[0], OFFSETS)
+    every = means[np.arange(4)]
+    assert (means.shape, len(means), means.nbytes) == ((4, 5), 4, 80)
+    assert np.array_equal(means[1:3], every[1:3])
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 5 * 3)  # one row of three frames
+    assert np.array_equal(means.held(), every)
+    scale = scale_of(means, np.arange(4))
+    np.testing.assert_allclose(scaled(means, scale)[np.arange(4)], (every - scale[0]) / scale[1], rtol=0, atol=1e-5)

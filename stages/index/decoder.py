@@ -1,0 +1,367 @@
+"""An open clip: its packets, its frames with their times, and the pixels of a frame. What is decided: see `clips`."""
+
+from __future__ import annotations
+
+import heapq
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av import error as av_error
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from PIL import Image
+
+from stages.errors import MediaError
+from stages.index.containers import DEMUXERS, ends_early
+from stages.index.sniff import HEAD, kind_of
+
+MAX_FRAMES = 10_000_000
+_ONE_FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg", "prores")
+_LATEST_US = 2**53  # 285 years; item keys hold times as floats
+_TURNS = {  # signs of a, b, c, d in the display matrix: x' = ax + cy, y' = bx + dy, y down
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+_QUARTERS = {  # degrees counter-clockwise, as PyAV tells them
+    90: Image.Transpose.ROTATE_90,
+    -90: Image.Transpose.ROTATE_270,
+    180: Image.Transpose.ROTATE_180,
+    -180: Image.Transpose.ROTATE_180,
+}
+_SIDEWAYS = (
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+)
+
+
+@contextmanager
+def opened(path: Path, max_pixels: int) -> Iterator[Decoder]:
+    """A clip that is closed afterwards; whatever is raised inside because of it becomes a MediaError."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise MediaError("not_a_clip", f"{path} is not a file")
+        handle = open(path, "rb", buffering=0)  # noqa: SIM115 - closed below
+    except PermissionError:
+        raise MediaError("permission", f"{path} may not be read by this user") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a path that no file can have
+        raise MediaError("missing", f"there is no file {path}") from None
+    except OSError as error:
+        raise MediaError("unreadable", f"{path}: {error.strerror or error}") from None
+    source = Source(handle)
+    try:
+        with handle, closing(_decoder(path, source, max_pixels)) as clip:
+            yield clip
+    except Exception as error:  # FFmpeg and PyAV raise nearly anything on bytes that are not what they seem
+        if source.failure is not None:  # FFmpeg took it for the end of the file
+            raise MediaError("unreadable", f"{path}: {source.failure.strerror or source.failure}") from None
+        if isinstance(error, MediaError):
+            raise
+        if isinstance(error, MemoryError | OSError) and not isinstance(error, av_error.FFmpegError):
+            raise MediaError("unreadable", f"{path}: {said(error)}") from None
+        raise MediaError("decode_error", f"{path} is not sound ({said(error)})") from error
+    if source.failure is not None:
+        raise MediaError("unreadable", f"{path}: {source.failure.strerror or source.failure}")
+
+
+def _decoder(path: Path, source: Source, max_pixels: int) -> Decoder:
+    demuxer = _demuxer(path, source.read(HEAD))
+    if ends_early(demuxer, source):
+        raise MediaError("truncated", f"{path} ends before what its container declares")
+    return Decoder(path, source, demuxer, max_pixels)
+
+
+def _demuxer(path: Path, head: bytes) -> str:
+    """FFmpeg's reader for a file, by its first bytes; the file's name has no say."""
+    if not head:
+        raise MediaError("empty", f"{path} has 0 bytes")
+    kind = kind_of(head)
+    if kind is None:
+        raise MediaError("not_a_clip", f"{path} does not begin as any kind of clip does")
+    if kind.name not in DEMUXERS:
+        raise MediaError("unsupported", f"{path} is {kind.name}, not a clip of a kind that is read; convert it to MP4")
+    return DEMUXERS[kind.name]
+
+
+class Source:
+    """A file for FFmpeg to read, without a name to guess a format from.
+
+    Attributes:
+        failure: what the disk answered, if it failed: FFmpeg takes that for the end of the file.
+    """
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self.failure: OSError | None = None
+
+    def read(self, count: int) -> bytes:
+        """Up to `count` bytes."""
+        try:
+            return self._handle.read(count)
+        except OSError as error:
+            self.failure = error
+            return b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The new position."""
+        return self._handle.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position."""
+        return self._handle.tell()
+
+
+class Decoder:
+    """A clip's best video stream, and a place in it.
+
+    Args:
+        path: for messages.
+        source: the file's bytes.
+        demuxer: of `containers.DEMUXERS`.
+        max_pixels: refuse larger frames.
+
+    Raises:
+        MediaError: in every method, for what is wrong with the clip.
+        FFmpegError: the container cannot be opened.
+    """
+
+    def __init__(self, path: Path, source: Source, demuxer: str, max_pixels: int) -> None:
+        self.path, self._source, self._demuxer, self._max_pixels = path, source, demuxer, max_pixels
+        self._shape: tuple[int, int, Image.Transpose | None] | None = None
+        self._begin()
+
+    def close(self) -> None:
+        """Let go of FFmpeg's part; the source stays open."""
+        self._container.close()
+
+    def restart(self) -> None:
+        """Go to the first packet, with a new decoder."""
+        self.close()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._source.seek(0)
+        self._container: InputContainer = av.open(
+            self._source, "r", format=self._demuxer, options=self._options(), metadata_errors="replace"
+        )
+        self._ahead: Packet | None = None
+        self._stream = self._best()
+        codec = self._stream.codec_context
+        codec.thread_count = 1
+        # H.264 that does not declare how far its frames are reordered: wait as long as its level allows. FFmpeg would
+        # guess, and drop frames that come too late for the guess.
+        codec.options = {**self._options(), **({"strict": "1"} if codec.name == "h264" else {})}
+        self._refuse_large(codec.width, codec.height)
+
+    def _options(self) -> dict[str, str]:
+        # Coded frames are padded to whole blocks, so this limit is a wide one: it bounds what FFmpeg allocates.
+        return {"max_pixels": str(2 * self._max_pixels + 65536), "protocol_whitelist": "none"}
+
+    def _best(self) -> VideoStream:
+        streams = self._container.streams
+        videos = [stream for stream in streams.video if not stream.disposition & Disposition.attached_pic]
+        if not videos:
+            raise MediaError("no_video", f"{self.path} has no moving pictures")
+        best = streams.best("video")
+        stream = next((s for s in videos if best is not None and s.index == best.index), videos[0])
+        if stream.codec_context is None:
+            raise MediaError("unsupported", f"{self.path}: its video has no decoder here; convert it to H.264")
+        return stream
+
+    def _refuse_large(self, width: int, height: int) -> None:
+        if width * height > self._max_pixels:
+            raise MediaError(
+                "too_large", f"{self.path} has frames of {width} x {height} px, more than {self._max_pixels} px in all"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) px upright, of the frames decoded so far."""
+        if self._shape is None:
+            raise MediaError("no_frames", f"{self.path} has no frame that can be shown")
+        width, height, turn = self._shape
+        return (height, width) if turn in _SIDEWAYS else (width, height)
+
+    @property
+    def start(self) -> int:
+        """The time in us at which the file says that the stream starts; 0 where it does not."""
+        time = self._time(self._stream.start_time)
+        return 0 if time is None else time
+
+    def packet_times(self) -> list[int] | None:
+        """The times of all frames by the packets alone, ascending; None where packets do not tell them.
+
+        The place is lost.
+        """
+        if self._demuxer == "avi" or self._stream.codec_context.name not in _ONE_FRAME_A_PACKET:
+            return None
+        times: list[int] = []
+        first: int | None = None
+        for packet in self._packets():
+            time = self._time(packet.pts)
+            if time is None or len(times) > MAX_FRAMES:
+                return None
+            if first is None:
+                if not packet.is_keyframe:
+                    return None
+                first = time
+            if not packet.is_discard:
+                times.append(time)
+        times.sort()
+        if first is None or not times or len(set(times)) < len(times):
+            return None
+        # Frames before the first keyframe are those of an open beginning; not all of them can be decoded.
+        return times if times[0] >= first else None
+
+    def seek(self, time: int) -> int | None:
+        """Go to the last keyframe at or before a time in us: its time, or None where the file does not lead there."""
+        base = self._stream.time_base
+        if self._demuxer == "avi" or not base:
+            return None
+        try:
+            self._container.seek(round(Fraction(time, 1_000_000) / base), stream=self._stream)
+            self._ahead = next(self._packets(), None)
+        except (av_error.FFmpegError, MediaError, OverflowError):
+            return None
+        if self._ahead is None or not self._ahead.is_keyframe:
+            return None
+        return self._time(self._ahead.pts)
+
+    def frames(self, since: int | None = None) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode from here to the end: times in us, ascending, and their frames.
+
+        Args:
+            since: after `seek`, its answer: frames before it are left out.
+        """
+        last = None if since is None else since - 1
+        begun, early = False, ""
+        for time, frame, problem, of_key in self._decoded():
+            if problem and (begun or of_key):
+                raise MediaError("decode_error", f"{self.path}: {problem}{_after(last)}")
+            early = early or problem
+            if problem or frame is None or time is None or (last is not None and time <= last):
+                continue
+            self._check(frame)
+            begun, last = True, time
+            yield time, frame
+        if not begun and early:
+            raise MediaError("decode_error", f"{self.path}: no frame can be decoded ({early})")
+
+    def _decoded(self) -> Iterator[tuple[int | None, VideoFrame | None, str, bool]]:
+        """What the decoder gives, in its order: time, frame, what is wrong (or `""`), and whether it is a keyframe."""
+        by_order = self._demuxer == "avi"
+        sent: list[int] = []  # times of packets whose frames are still to come
+        for packet in self._sent():
+            if by_order and packet is not None:
+                time = self._time(packet.pts if packet.pts is not None else packet.dts)
+                if time is not None:
+                    heapq.heappush(sent, time)
+            try:
+                frames = self._stream.codec_context.decode(packet)
+            except av_error.EOFError:
+                return
+            except NotImplementedError as error:
+                raise MediaError("unsupported", f"{self.path}: a variant that is not read ({said(error)})") from None
+            except av_error.FFmpegError as error:
+                if sent:
+                    heapq.heappop(sent)
+                yield None, None, said(error), packet is not None and packet.is_keyframe
+                continue
+            for frame in frames:
+                time = self._time(frame.pts) if not by_order else heapq.heappop(sent) if sent else None
+                yield time, frame, "a frame is damaged" if frame.is_corrupt else "", bool(frame.key_frame)
+
+    def _sent(self) -> Iterator[Packet | None]:
+        """The packets for the decoder, and None at last, which asks it for what it holds back."""
+        yield from self._packets()
+        yield None
+
+    def _packets(self) -> Iterator[Packet]:
+        """The stream's packets from here. Empty ones (a frame is shown again) would end the decoder's work."""
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            yield ahead
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.is_corrupt:
+                    raise MediaError("truncated", f"{self.path}: the data of a frame end too soon")
+                if packet.size:
+                    yield packet
+        except av_error.FFmpegError as error:
+            raise MediaError("decode_error", f"{self.path} cannot be read on ({said(error)})") from error
+
+    def _time(self, pts: int | None) -> int | None:
+        """Microseconds, rounded half up."""
+        base = self._stream.time_base
+        if pts is None or not base:
+            return None
+        time = (2_000_000 * pts * base.numerator + base.denominator) // (2 * base.denominator)
+        if abs(time) > _LATEST_US:
+            raise MediaError("decode_error", f"{self.path}: a frame is said to be shown at {time} us")
+        return time
+
+    def _check(self, frame: VideoFrame) -> None:
+        shape = (frame.width, frame.height, turn_of(frame))
+        if self._shape is None:
+            self._refuse_large(frame.width, frame.height)
+            self._shape = shape
+        elif shape != self._shape:
+            old, new = (f"{width} x {height}" for width, height, _ in (self._shape, shape))
+            what = f"from {old} to {new} px" if old != new else "by a quarter turn or mirroring"
+            raise MediaError("unsupported", f"{self.path} changes its frames {what} in the middle; cut it there")
+
+
+def _after(time: int | None) -> str:
+    return "" if time is None else f", after {time / 1e6:.3f} s"
+
+
+def said(error: Exception) -> str:
+    """What PyAV or FFmpeg says of an error, in one line without a file's name."""
+    text = error.strerror if isinstance(error, av_error.FFmpegError) else str(error)
+    return " ".join((text or type(error).__name__).split())[:200]
+
+
+def turn_of(frame: VideoFrame) -> Image.Transpose | None:
+    """How to turn a frame upright by its display matrix; None: not at all."""
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV meets a kind of side data that it does not know
+        return _QUARTERS.get(frame.rotation)
+    if data is None:
+        return None
+    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
+    most = max(map(abs, (a, b, c, d)))
+    return _TURNS.get((_sign(a, most), _sign(b, most), _sign(c, most), _sign(d, most)))
+
+
+def _sign(value: int, most: int) -> int:
+    return 0 if abs(value) * 1000 < most else (value > 0) - (value < 0)
+
+
+def picture(frame: VideoFrame) -> Image.Image:
+    """A frame as an upright picture of mode RGB, transparency over white."""
+    alpha = any(component.is_alpha for component in frame.format.components)
+    mode = "RGBA" if alpha else "RGB"
+    # Not `to_image`: its copies, row by row in Python, take three times as long as decoding.
+    plane = frame.reformat(format="rgba" if alpha else "rgb24", threads=1).planes[0]
+    size, stride = (frame.width, frame.height), plane.line_size
+    image = Image.frombytes(mode, size, memoryview(plane), "raw", mode, abs(stride), 1 if stride > 0 else -1)
+    if alpha:
+        image = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
+    turn = turn_of(frame)
+    return image if turn is None else image.transpose(turn)
