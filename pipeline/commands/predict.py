@@ -20,14 +20,14 @@ import click
     metavar="N|P%",
     default="5%",
     show_default=True,
-    help="Photos that may fail before the command does.",
+    help="Photos and clips that may fail before the command does.",
 )
 @click.pass_obj
 def predict(folder: Path, model: Path, inputs: tuple[str, ...], out: Path, batch_size: int, max_failures: str) -> None:
-    """Predict photos with a trained MODEL folder.
+    """Predict photos and clips with a trained MODEL folder.
 
-    INPUT is a photo, a folder, or a pattern. Writes predictions.csv, predictions.jsonl and a picture each with the
-    faces found and their attention weights. Features of these photos are not kept.
+    INPUT is a photo, a clip, a folder, or a pattern. Writes predictions.csv, predictions.jsonl and a picture each with
+    the faces found and their attention weights; of a clip, the frame whose faces weigh most. Features are not kept.
 
     \b
     Example:
@@ -52,7 +52,8 @@ def predict(folder: Path, model: Path, inputs: tuple[str, ...], out: Path, batch
     pictures = sum(path.suffix == ".jpg" for path in write(predictions, ensemble.members[0].classes, out, ledger))
     ledger.write(out / "failures.csv")
     faces = sum(len(one.faces) for one in predictions)
-    click.echo(f"predict: {len(predictions)} photos, {faces} faces, {pictures} pictures in {out}")
+    what = "photos and clips" if any(one.times_us is not None for one in predictions) else "photos"
+    click.echo(f"predict: {len(predictions)} {what}, {faces} faces, {pictures} pictures in {out}")
     if len(ledger):
         reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.reasons().items())
         click.echo(f"  {len(ledger)} of {len(photos)} failed ({reasons}); see {out / 'failures.csv'}")

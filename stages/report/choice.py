@@ -38,11 +38,11 @@ class Case:
 
 
 def cases(member: Predictions, manifest: Manifest, split: str) -> list[Case]:
-    """All photos of a split that a member has an answer to, by sample_id. Clips are left out."""
+    """All photos and clips of a split that a member has an answer to, by sample_id."""
     place = {sample_id: i for i, sample_id in enumerate(member.sample_ids)}
     found = []
     for sample in manifest.samples:
-        if sample.split != split or sample.media != "image" or sample.sample_id not in place:
+        if sample.split != split or sample.sample_id not in place:
             continue
         row = member.probabilities[place[sample.sample_id]]
         order = np.argsort(-row, kind="stable")

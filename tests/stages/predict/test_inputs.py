@@ -78,7 +78,7 @@ def test_nothing_there(folder: Path) -> None:
 
 def test_nothing_in_it(folder: Path) -> None:
     (folder / "empty").mkdir()
-    with pytest.raises(DataError, match=r"^no photos in .*empty; looked for .*\.jpg"):
+    with pytest.raises(DataError, match=r"^no photos or clips in .*empty; looked for .*\.jpg"):
         find_photos([str(folder / "empty")])
 
 

@@ -20,6 +20,7 @@ from stages.detect.run import boxes_spec
 from stages.errors import DataError, WeightsError
 from stages.extract.plan import plan_role
 from stages.index.contents import ContentIndex
+from stages.index.drawn.clips import plan_clip, write_clip
 from stages.ledger import Ledger
 from stages.predict.annotate import scale_of
 from stages.predict.inputs import find_photos, manifest_of
@@ -207,3 +208,25 @@ def test_a_model_of_given_boxes_is_refused(project: Any, both: Ensemble, tmp_pat
     model = changed(changed(both, 0, detect=detect), 1, detect=detect)
     with pytest.raises(DataError, match="face boxes given with the data"):
         predict(project, model, [project.images / "images"], tmp_path)
+
+
+def test_clips_beside_photos(project: Any, both: Ensemble, tmp_path: Path) -> None:
+    clip, photo = tmp_path / "clip.mp4", sorted((project.images / "images").glob("*.jpg"))[0]
+    plan = plan_clip(0, 0)
+    write_clip(clip, replace(plan, places=plan.places[:6], expressions=plan.expressions[:6]))
+    (tmp_path / "no.mp4").write_bytes(clip.read_bytes()[:200])
+    answers, ledger = predict(project, both, [clip, photo, tmp_path / "no.mp4"], tmp_path)
+    assert {Path(name).name for name in ledger.entries} == {"no.mp4"}
+    [seen] = [one for one in answers if one.sample.media == "video"]
+    assert len(answers) == 2
+    assert seen.times_us is not None
+    assert (len(seen.times_us), seen.frame.tolist(), set(seen.tracks.tolist())) == (6, list(range(6)), {0})
+    assert seen.attention.sum() == pytest.approx(1, abs=1e-5)
+    assert seen.shown_frame == int(seen.attention.argmax())
+    pictures = list(write(answers, both.members[0].classes, tmp_path / "out", ledger))[2:]
+    assert {path.name for path in pictures} == {"clip.jpg", f"{photo.stem}.jpg"}
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    [told] = [line for line in lines if line["file"].endswith("clip.mp4")]
+    assert told["frames_s"] == (seen.times_us / 1e6).tolist()
+    assert [(face["time_s"], face["track"]) for face in told["faces"]] == [(t, 0) for t in told["frames_s"]]
+    assert all("track" not in face for line in lines if line is not told for face in line["faces"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import random
 from collections import Counter
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.errors import DataError
+from stages.index.clips import probe, read_frames
+from stages.index.drawn.clips import plan_clip, write_clip
 from stages.index.manifest import Sample
 from stages.ledger import Ledger
 from stages.report import choice, tables, words
@@ -251,3 +254,43 @@ def test_long_lists_of_failures_are_cut() -> None:
 def test_provenance_of_any_shape() -> None:
     found = tables.provenance({"a": 1, "b": {"c": [1, "x"], "d": None}, "e": {"f": {"g": 2, "h": 3}}})
     assert found == [("a", [("", "1")]), ("b", [("c", "1, x"), ("d", "–")]), ("e", [("f", "g: 2; h: 3")])]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Sample, np.ndarray]:
+    """A drawn clip on disk: its folder, its sample, the times of its frames in microseconds."""
+    root = tmp_path_factory.mktemp("clips")
+    write_clip(root / "clip.mp4", plan_clip(0, 0))
+    content = hashlib.sha256((root / "clip.mp4").read_bytes()).hexdigest()
+    return (
+        root,
+        Sample("clip", "clip.mp4", "video", ("a",), "test", "", "", (), content),
+        probe(root / "clip.mp4").times_us,
+    )
+
+
+def _box(frame: int, time_us: int, face: int = 0) -> dict[str, str]:
+    place = {"sample_id": "clip", "frame": str(frame), "face": str(face), "time_s": f"{time_us / 1e6:.6f}"}
+    return place | {"x1": str(10 * frame), "y1": "5", "x2": str(10 * frame + 40), "y2": "60"}
+
+
+def test_a_clip_shows_the_frame_whose_faces_weigh_most(clip: tuple[Path, Sample, np.ndarray]) -> None:
+    root, sample, times = clip
+    shown = [2, 9, 15]
+    boxes = [_box(frame, int(times[at])) for frame, at in enumerate(shown)]
+    weights = [{**row, "weight": weight} for row, weight in zip(boxes, ("0.2", "0.7", "0.1"), strict=True)]
+    [tile] = tiles([Case(sample, "a", 0.9, None, True)], root, boxes, weights)
+    assert tile.problem == ""
+    assert [round(face.x) for face in tile.faces] == [10]
+    assert tile.spoken.startswith("Clip, one frame with 1 detected face.")
+    [frame] = read_frames(root / "clip.mp4", [int(times[9])])
+    assert base64.b64decode(tile.uri.partition(",")[2]) == thumbnail(frame)[0]
+
+
+def test_a_clip_without_a_face_shows_its_middle(clip: tuple[Path, Sample, np.ndarray]) -> None:
+    root, sample, times = clip
+    [tile] = tiles([Case(sample, "a", 0.9, None, True)], root, [], [])
+    [frame] = read_frames(root / "clip.mp4", [int(times[len(times) // 2])])
+    assert base64.b64decode(tile.uri.partition(",")[2]) == thumbnail(frame)[0]
+    [gone] = tiles([Case(sample, "a", 0.9, None, True)], root / "elsewhere", [], [])
+    assert (gone.uri, gone.problem) == ("", "missing")
