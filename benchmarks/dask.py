@@ -21,7 +21,7 @@ from statistics import median
 import dask.system
 
 from benchmarks.common import SIZE, Took, clock, draw_photos
-from benchmarks.extract import FACES, TAPS, settings_of
+from benchmarks.extract import FACES, roles, settings_of
 from cache.store import Store
 from pipeline.cluster import Cluster
 from stages.align import run as align
@@ -41,7 +41,7 @@ def through_the_stages(manifest: Manifest, root: Path, store: Store, cluster: Cl
     how, what = settings_of("auto")
     with clock() as detected:
         detections, _, _ = detect.run(manifest, root, store, how, Ledger("detect"), cluster)
-    plans = [plan_role(role, what, weights_dir(), detections.key, how.faces) for role in TAPS]
+    plans = [plan_role(role, what, weights_dir(), detections.key, how.faces) for role in roles()]
     templates = [plan.spec.template for plan in plans if plan.spec.template]
     align.run(manifest, root, store, detections, templates, how.faces, Ledger("align"))
     ledgers = {plan.role: Ledger(plan.role) for plan in plans}

@@ -4,18 +4,26 @@
     python -m benchmarks.detect --photos FOLDER       photos of one's own, at most 640 x 480
     python -m benchmarks.detect --profile             also where the time of our driver goes
 
-Both run in one process on one thread, photo by photo in turn, and count the CPU time (user and system) of that process:
-other programs then disturb both alike. The ratio is facenet-pytorch's median round over our driver's.
+All run in one process on one thread, photo by photo in turn, and count the CPU time (user and system) of that process:
+other programs then disturb all alike. The ratio is facenet-pytorch's median round over our driver's: `detect_torch` in
+torch, `detect_fast` with the nets in OpenVINO, where that is installed.
+
+Then two processes at once, each on one thread over all photos, for two cores: `detect_torch_2` and `detect_fast_2` are the
+same ratio of what both spend together.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from itertools import count
+from multiprocessing.pool import Pool
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
 
@@ -27,8 +35,10 @@ from PIL import Image
 from stages.detect import mtcnn
 from stages.detect.faces import Faces, iou
 from stages.detect.settings import DetectSettings
+from stages.engines import EngineName, installed
 from stages.index.drawn.scenes import draw_scene, plan_scene
 
+ENGINES: dict[str, EngineName] = {"detect_torch": "torch", "detect_fast": "openvino"}
 SIZE = (640, 480)
 FACES = 9
 PHOTOS = 8
@@ -74,11 +84,22 @@ def reference() -> Detect:
     return detect
 
 
-def agreement(ours: Sequence[Faces], theirs: Sequence[Faces]) -> str:
+def ours(engine: EngineName) -> Detect:
+    """Our driver, on photos as they are."""
+    return mtcnn.load(DetectSettings(device="cpu", engine=engine, max_side=0), "cpu").detect
+
+
+def ways() -> dict[str, Callable[[], Detect]]:
+    """What is compared, by name, facenet-pytorch first; each is set up when it is called."""
+    found = {name: partial(ours, engine) for name, engine in ENGINES.items() if engine == "torch" or installed()}
+    return {"facenet-pytorch": reference, **found}
+
+
+def agreement(found: Sequence[Faces], theirs: Sequence[Faces]) -> str:
     """How far the faces of the same photos differ, face by face in their order."""
-    if [len(faces) for faces in ours] != [len(faces) for faces in theirs]:
-        return f"faces differ: {[len(faces) for faces in ours]} and {[len(faces) for faces in theirs]}"
-    rows, expected = (np.concatenate([faces.to_rows() for faces in some]) for some in (ours, theirs))
+    if [len(faces) for faces in found] != [len(faces) for faces in theirs]:
+        return f"faces differ: {[len(faces) for faces in found]} and {[len(faces) for faces in theirs]}"
+    rows, expected = (np.concatenate([faces.to_rows() for faces in some]) for some in (found, theirs))
     if not len(rows):
         return "no face in any photo"
     least = min(iou(a[:4], b[:4]) for a, b in zip(rows.tolist(), expected.tolist(), strict=True))
@@ -94,6 +115,51 @@ def spent(detect: Detect, images: Sequence[Image.Image]) -> float:
     return time.process_time() - start
 
 
+@cache
+def _kept(name: str) -> Detect:
+    return ways()[name]()
+
+
+_start: list[Barrier] = []
+
+
+def _begin(start: Barrier) -> None:
+    """In a process of its own: one thread, and the gate that both go through."""
+    torch.set_num_threads(1)
+    _start.append(start)
+
+
+def _over(name: str, images: Sequence[Image.Image]) -> float:
+    """In a process of its own: CPU seconds over all photos with what that process keeps."""
+    detect = _kept(name)
+    _start[0].wait()
+    return spent(detect, images)
+
+
+def at_once(pool: Pool, name: str, images: Sequence[Image.Image]) -> float:
+    """CPU seconds of two processes together, over all photos each."""
+    return sum(pool.starmap(_over, [(name, images)] * 2, chunksize=1))
+
+
+def in_turn(names: Sequence[str], rounds: int, measure: Callable[[str], float]) -> dict[str, list[float]]:
+    """Seconds of each round, the names in turn, forwards and backwards."""
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in reversed(names) if number % 2 else names:
+            seconds[name].append(measure(name))
+    return seconds
+
+
+def show(seconds: dict[str, list[float]], photos: int, ending: str = "") -> None:
+    """Print a table and the ratios to the first."""
+    print(f"{'':<18}{'median CPU ms a photo':>22}{'least':>8}")
+    for name, some in seconds.items():
+        print(f"{name:<18}{1e3 * median(some) / photos:>22.1f}{1e3 * min(some) / photos:>8.1f}")
+    slow, *fast = seconds
+    for name in fast:
+        print(f"ratio: {name}{ending} {median(seconds[slow]) / median(seconds[name]):.2f}")
+
+
 def main() -> None:
     """Parse the options and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -103,24 +169,27 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     images = of_folder(options.photos) if options.photos else drawn(PHOTOS)
-    own = mtcnn.load(DetectSettings(device="cpu", max_side=0), "cpu")
-    ways: dict[str, Detect] = {"facenet-pytorch": reference(), "detect_torch": own.detect}
-    found = {name: [detect(image) for image in images] for name, detect in ways.items()}  # warms up, too
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(options.rounds):
-        for name in reversed(ways) if number % 2 else ways:
-            seconds[name].append(spent(ways[name], images))
+    detect = {name: load() for name, load in ways().items()}
+    found = {name: [one(image) for image in images] for name, one in detect.items()}  # warms up, too
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
+    if not installed():
+        print("openvino is not installed: no detect_fast")
     faces = sum(len(some) for some in found["detect_torch"])
-    print(f"{platform.machine()}, {os.cpu_count()} cores, one used, torch {torch.__version__}")
     print(f"{len(images)} photos, {faces / len(images):.1f} faces a photo, {options.rounds} rounds")
-    print(f"{'':<18}{'median CPU ms a photo':>22}{'least':>8}")
-    for name, some in seconds.items():
-        print(f"{name:<18}{1e3 * median(some) / len(images):>22.1f}{1e3 * min(some) / len(images):>8.1f}")
-    print(f"agreement: {agreement(found['detect_torch'], found['facenet-pytorch'])}")
-    print(f"ratio: detect_torch {median(seconds['facenet-pytorch']) / median(seconds['detect_torch']):.2f}")
+    for name in list(detect)[1:]:
+        print(f"agreement of {name}: {agreement(found[name], found['facenet-pytorch'])}")
+    print("one process")
+    names = list(detect)
+    show(in_turn(names, options.rounds, lambda name: spent(detect[name], images)), len(images))
+    print("two processes at once, each over all photos")
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2, _begin, [context.Barrier(2)]) as pool:
+        for name in names:  # loads and warms up
+            at_once(pool, name, images)
+        show(in_turn(names, options.rounds, lambda name: at_once(pool, name, images)), 2 * len(images), "_2")
     if options.profile:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            spent(own.detect, images)
+            spent(detect[names[-1]], images)
         print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40))
 
 

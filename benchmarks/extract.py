@@ -3,6 +3,7 @@
     python -m benchmarks.extract                      drawn photos of 640 x 480 with nine faces
     python -m benchmarks.extract --photos 64          more of them (default 24)
     python -m benchmarks.extract --engine torch       another engine than auto
+    python -m benchmarks.extract --papers             InceptionResnetV1 and DenseNet-161, with random weights
     python -m benchmarks.extract --second 500         photos of the second pass (default 500)
 
 Everything runs on one thread of this process; the decoding processes are its children. The figures are CPU time (user
@@ -20,6 +21,7 @@ and system) of all of them, so that work on another core counts, and wall time b
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import facenet_pytorch
 import numpy as np
@@ -37,8 +39,9 @@ from PIL import Image
 from benchmarks.common import SIZE, Took, clock, draw_photos, machine
 from cache.store import Store
 from stages.align import run as align
-from stages.backbones import registry
+from stages.backbones import registry, weights
 from stages.backbones.preprocess import fit, preprocess
+from stages.backbones.spec import BackboneSpec
 from stages.backbones.weights import weights_dir
 from stages.detect import mtcnn
 from stages.detect import run as detect
@@ -53,8 +56,10 @@ from stages.index.media import open_image
 from stages.ledger import Ledger
 from stages.timing import Timings
 
-FACE, GLOBAL = "resnet29", "effnet_lite0"
-TAPS = {FACE: "embedding", GLOBAL: "pooled"}
+SMALL = {"resnet29": "embedding", "effnet_lite0": "pooled"}
+PAPERS = {"inception_resnet_v1:vggface2": "embedding", "torchvision:densenet161": "pooled"}
+"""A backbone of faces and one of whole photos, and their taps."""
+TAPS = dict(SMALL)
 FACES = 9
 PHOTOS = 24
 SECOND = 500
@@ -64,11 +69,32 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 
 def settings_of(engine: str, batch: int = 16) -> tuple[DetectSettings, ExtractSettings]:
     """The settings of both ways through the stages."""
-    backbones = {name: BackboneSettings(taps=(tap,)) for name, tap in TAPS.items()}
+    backbones = {_role(name): BackboneSettings(backbone=name, taps=(tap,)) for name, tap in TAPS.items()}
     return (
         DetectSettings(device="cpu", engine=engine),  # pyright: ignore[reportArgumentType]
         ExtractSettings(backbones=backbones, device="cpu", batch_size=batch, engine=engine),  # pyright: ignore[reportArgumentType]
     )
+
+
+def _role(backbone: str) -> str:
+    return backbone.partition(":")[2] or backbone
+
+
+def roles() -> list[str]:
+    """Names of the backbones in the settings."""
+    return [_role(name) for name in TAPS]
+
+
+def take_papers(folder: Path) -> None:
+    """From now on the backbones are those of the papers, with random weights in a folder of their own."""
+    os.environ["KULESHOV_WEIGHTS"] = str(folder)
+    TAPS.clear()
+    TAPS.update(PAPERS)
+    folder.mkdir()
+    for name in TAPS:
+        torch.manual_seed(0)
+        torch.save(registry.build(name).get_submodule("net").state_dict(), folder / "random.pt")
+        weights.add(name, folder / "random.pt", folder, trust=True)
 
 
 def through_the_stages(
@@ -79,7 +105,7 @@ def through_the_stages(
     how = how.model_copy(update={"clips": clips}) if clips else how
     store, timings = Store(place), Timings()
     detections, _, _ = detect.run(manifest, root, store, how, Ledger("detect"), None, timings)
-    plans = [plan_role(role, what, weights_dir(), detections.key, how.faces) for role in TAPS]
+    plans = [plan_role(role, what, weights_dir(), detections.key, how.faces) for role in roles()]
     templates = [plan.spec.template for plan in plans if plan.spec.template]
     align.run(manifest, root, store, detections, templates, how.faces, Ledger("align"), timings)
     ledgers = {plan.role: Ledger(plan.role) for plan in plans}
@@ -92,16 +118,15 @@ class Plain:
 
     def __init__(self) -> None:
         self._detector = facenet_pytorch.MTCNN(keep_all=True)
-        self._nets = {name: (registry.get_spec(name), registry.load(name, weights_dir=weights_dir())) for name in TAPS}
+        self._nets = [(registry.get_spec(name), registry.load(name, weights_dir=weights_dir())) for name in TAPS]
 
     def photo(self, image: Image.Image) -> None:
         """Find the faces, cut them out, run both networks."""
         found = self._detector.detect(image)[0]
         boxes = [] if found is None else found.tolist()
         crops = [image.crop((x1, y1, x2, y2)) for x1, y1, x2, y2 in boxes]
-        for name, pictures in ((FACE, crops), (GLOBAL, [image])):
-            if pictures:
-                spec, net = self._nets[name]
+        for spec, net in self._nets:
+            if pictures := crops if spec.input == "face" else [image]:
                 pixels = torch.from_numpy(np.stack([fit(picture, spec) for picture in pictures]))
                 with torch.inference_mode():
                     net(preprocess(pixels, spec))
@@ -126,11 +151,10 @@ class Rounds:
         return Took(median(one.wall for one in some), median(one.cpu for one in some))
 
 
-def bare_backbone(role: str, engine: Engine, pixels: np.ndarray) -> Callable[[int], None]:
-    """A pass over images that are normalised and in memory, in batches of a size; nothing else."""
-    spec = registry.get_spec(role)
+def bare_backbone(spec: BackboneSpec, engine: Engine, pixels: np.ndarray) -> Callable[[int], None]:
+    """A pass over images that are normalised and in memory, in full batches of a size; nothing else."""
     images = preprocess(torch.tensor(pixels), spec)
-    net = registry.load(role, weights_dir=weights_dir())
+    net = registry.load(spec.name, weights_dir=weights_dir())
     if engine.runtime == "openvino":
         from stages.extract.forward_openvino import OpenVinoForward
 
@@ -200,13 +224,14 @@ def forwards(rounds: Rounds, manifest: Manifest, root: Path, crops: Path, scratc
     """For each backbone a round of its bare forward, and one of its stage from cached crops or photos."""
     how, what = settings_of(engine)
     detections = detect.read(manifest, Store(crops), how)
-    for role in TAPS:
+    for role in roles():
         plan = plan_role(role, what, weights_dir(), detections.key, how.faces)
         if role not in _BARE:
             rows = seen(manifest, root, Store(crops), detections, plan)
-            bare = bare_backbone(role, plan.engine, rows)
-            _BARE[role] = (bare, best_batch(bare, len(rows)), len(rows))
-        bare, size, rows = _BARE[role]
+            bare = bare_backbone(plan.spec, plan.engine, rows)
+            size = best_batch(bare, len(rows))
+            _BARE[role] = Bare(bare, size, len(rows), len(rows) // size * size)
+        bare, size = _BARE[role].run, _BARE[role].batch
         chosen = what.model_copy(update={"batch_size": size})
         with tempfile.TemporaryDirectory(dir=scratch) as place:
             store = Store(Path(place), [crops])
@@ -218,17 +243,23 @@ def forwards(rounds: Rounds, manifest: Manifest, root: Path, crops: Path, scratc
             assert not ledgers[role].entries
 
 
-_BARE: dict[str, tuple[Callable[[int], None], int, int]] = {}
-"""Role -> its bare forward, the batch size that suits it, and how many rows there are."""
+class Bare(NamedTuple):
+    """A role's bare forward, the batch size that suits it, how many rows there are, and how many fill batches."""
+
+    run: Callable[[int], None]
+    batch: int
+    rows: int
+    forwarded: int
+
+
+_BARE: dict[str, Bare] = {}
 
 
 def seen(manifest: Manifest, root: Path, store: Store, detections: detect.Detections, plan: RolePlan) -> np.ndarray:
-    """Pixels that a role's network sees of all samples, uint8 (n, H, W, 3); n is cut to a multiple of all sizes."""
+    """Pixels that a role's network sees of all samples, uint8 (n, H, W, 3)."""
     if plan.crops is None:
-        rows = np.stack([fit(open_image(sample.located(root)), plan.spec) for sample in manifest])
-    else:
-        rows, _ = store.open(plan.crops).rows(detections.pick(manifest.samples).keys)
-    return rows[: len(rows) // max(BATCHES) * max(BATCHES)] if len(rows) >= max(BATCHES) else rows
+        return np.stack([fit(open_image(sample.located(root)), plan.spec) for sample in manifest])
+    return store.open(plan.crops).rows(detections.pick(manifest.samples).keys)[0]
 
 
 def kept_networks() -> None:
@@ -255,12 +286,15 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=PHOTOS, help="(default %(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default %(default)s)")
     parser.add_argument("--engine", default="auto", help="auto, torch or openvino (default %(default)s)")
+    parser.add_argument("--papers", action="store_true", help="the papers' backbones, with random weights")
     parser.add_argument("--second", type=int, default=SECOND, help="photos of the second pass; 0: none")
     options = parser.parse_args()
     torch.set_num_threads(1)
     kept_networks()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
+        if options.papers:
+            take_papers(scratch / "weights")
         root = scratch / "photos"
         manifest = draw_photos(root, options.photos, FACES)
         rounds, plain = Rounds(), Plain()
@@ -289,7 +323,7 @@ def detect_and_align(manifest: Manifest, root: Path, place: Path, engine: str) -
     how, what = settings_of(engine)
     store = Store(place)
     detections, _, _ = detect.run(manifest, root, store, how, Ledger("detect"))
-    specs = [plan_role(role, what, weights_dir(), detections.key, how.faces).spec for role in TAPS]
+    specs = [plan_role(role, what, weights_dir(), detections.key, how.faces).spec for role in roles()]
     templates = [spec.template for spec in specs if spec.template]
     align.run(manifest, root, store, detections, templates, how.faces, Ledger("align"))
 
@@ -317,14 +351,17 @@ def report(rounds: Rounds, photos: int, engine: str, timings: Timings) -> None:
         print(f"{name:<24}{1e3 * took.cpu / photos:>8.1f}{1e3 * took.wall / photos:>8.1f}")
     for kind, spent in sorted(timings.spent.items()):
         print(f"  of the last round: {kind} {1e3 * spent.seconds / photos:.1f} ms a photo")
-    for role, (_, size, rows) in _BARE.items():
-        bare, stage = rounds.median(f"bare {role}"), rounds.median(f"stage {role}")
-        print(f"{role}: {rows} rows, batch {size}")
-        print(f"ratio: bare_forward {role} {bare.cpu / stage.cpu:.3f} (wall {bare.wall / stage.wall:.3f})")
-    ours, plain = rounds.median("kuleshov"), rounds.median("plain loop")
-    bare_s = [rounds.median(name) for name in ("bare detector", *(f"bare {role}" for role in TAPS))]
-    nets_cpu, nets_wall = sum(one.cpu for one in bare_s), sum(one.wall for one in bare_s)
-    print(f"ratio: bare_nets {nets_cpu / ours.cpu:.3f} (wall {nets_wall / ours.wall:.3f})")
+    bare_cpu = bare_wall = 0.0
+    for role, one in _BARE.items():
+        bare, stage, share = rounds.median(f"bare {role}"), rounds.median(f"stage {role}"), one.rows / one.forwarded
+        bare_cpu, bare_wall = bare_cpu + bare.cpu * share, bare_wall + bare.wall * share
+        print(f"{role}: {one.rows} rows, batches of {one.batch}")
+        print(
+            f"ratio: bare_forward {role} {share * bare.cpu / stage.cpu:.3f} (wall {share * bare.wall / stage.wall:.3f})"
+        )
+    ours, plain, nets = (rounds.median(name) for name in ("kuleshov", "plain loop", "bare detector"))
+    bare_cpu, bare_wall = bare_cpu + nets.cpu, bare_wall + nets.wall
+    print(f"ratio: bare_nets {bare_cpu / ours.cpu:.3f} (wall {bare_wall / ours.wall:.3f})")
     print(f"ratio: plain_loop {plain.cpu / ours.cpu:.2f} (wall {plain.wall / ours.wall:.2f})")
 
 

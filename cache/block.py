@@ -103,13 +103,17 @@ class Block:
             MissingRowsError: it is not recorded.
         """
         position = int(self.positions([key])[0])
-        shard = self.shards[self._shard[position]]
-        start, count = int(self._start[position]), int(self._count[position])
+        detail = self.shards[self._shard[position]].details.get(int(self._item[position]), "")
+        return self.item_at(position), bytes(self._status[position]).decode(), detail
+
+    def item_at(self, position: int) -> np.ndarray:
+        """Rows of one item as `item` gives them, for a position that `positions` or `find` gave."""
+        count = int(self._count[position])
         if self._space is not None:
-            rows = self._shaped(self._space.view(int(self._place[position]), count))
-        else:
-            rows = self._given(shard.rows[start : start + count]) if count else self._shaped(np.empty(0, np.uint8))
-        return rows, bytes(self._status[position]).decode(), shard.details.get(int(self._item[position]), "")
+            return self._shaped(self._space.view(int(self._place[position]), count))
+        start = int(self._start[position])
+        shard = self.shards[self._shard[position]]
+        return self._given(shard.rows[start : start + count]) if count else self._shaped(np.empty(0, np.uint8))
 
     def count(self, keys: Sequence[bytes] | np.ndarray) -> np.ndarray:
         """Rows of each item, shape (n,) int64; 0 for failed items, -1 for those not recorded."""

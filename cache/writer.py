@@ -79,15 +79,24 @@ class BlockWriter:
             ValueError: the rows have another shape than the spec says.
             StorePlaceError: an earlier shard could not be written.
         """
-        gathered = self._gathered
-        gathered.add(key, rows, status, detail)
-        late = time.monotonic() - self._since >= self._seconds
-        if gathered.count >= self._limit or len(gathered.keys) >= FLUSH_ITEMS or late:
-            self._hand_over(WAITING_SHARDS)
+        self._gathered.add(key, rows, status, detail)
+        self._hand_over_in_time()
+
+    def add_many(self, keys: Sequence[bytes], counts: Sequence[int], rows: np.ndarray) -> None:
+        """Add items that are `ok`, at the cost of one: item i has the next `counts[i]` of the rows. As `add`, which
+        adds none of them where it refuses one."""
+        self._gathered.add_many(keys, counts, rows)
+        self._hand_over_in_time()
 
     def flush(self) -> None:
         """Write what was added so far; returns when it is recorded."""
         self._hand_over(0)
+
+    def _hand_over_in_time(self) -> None:
+        gathered = self._gathered
+        late = time.monotonic() - self._since >= self._seconds
+        if gathered.count >= self._limit or len(gathered.keys) >= FLUSH_ITEMS or late:
+            self._hand_over(WAITING_SHARDS)
 
     def _hand_over(self, waiting: int) -> None:
         """Give the gathered items to the writer thread, and wait until at most `waiting` shards are unwritten."""
@@ -127,11 +136,8 @@ class _Gathered:
         """See `BlockWriter.add`."""
         count = 0
         if rows is not None:
-            if rows.shape[1:] != self._spec.shape:
-                raise ValueError(f"{self._spec.name}: rows of shape {rows.shape[1:]}, the spec says {self._spec.shape}")
             count = len(rows)
-            if count:
-                self._put(rows, self.count + count)
+            self._put(rows, self.count + count)
         if detail:
             self._details[len(self.keys)] = detail
         self.keys.append(key)
@@ -139,7 +145,21 @@ class _Gathered:
         self._statuses.append(status)
         self.count += count
 
+    def add_many(self, keys: Sequence[bytes], counts: Sequence[int], rows: np.ndarray) -> None:
+        """See `BlockWriter.add_many`."""
+        if len(keys) != len(counts) or sum(counts) != len(rows):
+            raise ValueError(f"{self._spec.name}: {len(keys)} items, {len(counts)} counts, {len(rows)} rows")
+        self._put(rows, self.count + len(rows))
+        self.keys.extend(keys)
+        self._counts.extend(counts)
+        self._statuses.extend(["ok"] * len(keys))
+        self.count += len(rows)
+
     def _put(self, rows: np.ndarray, end: int) -> None:
+        if rows.shape[1:] != self._spec.shape:
+            raise ValueError(f"{self._spec.name}: rows of shape {rows.shape[1:]}, the spec says {self._spec.shape}")
+        if not len(rows):
+            return
         if self._rows is None or end > len(self._rows):  # memory that nothing was put into costs nothing yet
             grown = np.empty((max(self._capacity, 2 * end if self.count else end), *self._spec.shape), self._dtype)
             if self._rows is not None:

@@ -23,6 +23,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stages.decoding.pool import ENVIRONMENT, processes_for
 from stages.device import cuda_devices
 from stages.errors import KuleshovError, SettingError
 from stages.spread import Part
@@ -272,11 +273,13 @@ async def _kill(nannies: Sequence[Nanny]) -> None:
 
 @contextmanager
 def _environment(threads: int, level: int) -> Iterator[None]:
-    """What processes started in the block find: how many threads to compute with, and what Dask may say.
+    """What processes started in the block find: how many threads to compute with, how many decoding processes each may
+    have where the user has not said it, and what Dask may say.
 
     Dask changes this process's environment for its workers, which is put back as well.
     """
     words = {name: str(max(1, threads)) for name in _THREADS}
+    words[ENVIRONMENT] = os.environ.get(ENVIRONMENT) or str(processes_for(threads))
     words["DASK_LOGGING__DISTRIBUTED"] = logging.getLevelName(level).lower()
     before = {name: os.environ.get(name) for name in (*words, *_DASKS)}
     os.environ.update(words)

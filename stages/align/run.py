@@ -1,34 +1,34 @@
 """Alignment: the crops of every face, per template, into the store (`TEMPLATE/pixels`, uint8 RGB).
 
-A photo is decoded once for all templates; crops that are in the store cost nothing.
+A photo or frame is decoded once for all templates, and its crops are cut, in a decoding process; crops that are in the
+store cost nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from cache.block import Block
-from cache.keys import BlockSpec
+from cache.keys import BlockSpec, key_list
 from cache.store import Store
 from cache.writer import BlockWriter
+from stages.align.cut import Cut, Cutter, Media, Piece
 from stages.align.templates import Template, find
-from stages.align.warp import crop_matrix, warp
 from stages.blocks import BlockRow, Counts, block_rows
-from stages.detect.detections import key_list
+from stages.decoding.pool import Crash, Decoded, decoded
+from stages.detect.detections import Detections
 from stages.detect.faces import FaceItem
-from stages.detect.run import Detections
 from stages.detect.settings import FaceSource
 from stages.errors import MediaError
 from stages.index.manifest import Manifest, Sample
-from stages.index.samples import by_content, open_shared
+from stages.index.samples import by_content
 from stages.ledger import Ledger
 from stages.making import style
-from stages.progress import progress
+from stages.progress import counter
+from stages.timing import Timings
 
 VERSION = 2
 """Raise it when the crops of the same photo, boxes and template change. 2: antialiased between the whole factors."""
@@ -67,68 +67,111 @@ def run(
     templates: Sequence[str],
     source: FaceSource,
     ledger: Ledger,
+    timings: Timings | None = None,
 ) -> tuple[list[BlockRow], Counts]:
-    """Cut the crops that are not in the store yet; record photos that cannot be read in the ledger.
+    """Cut the crops that are not in the store yet; record photos and clips that cannot be read in the ledger.
 
-    A sample without a face has no item here. Returns the rows of the stage's block manifest, and what was done.
+    A sample without a face has no item here. Of a clip whose reading ends in the middle, what was cut before stays.
+
+    Args:
+        timings: takes what `decode`, `align` (cutting), `write` and `wait` took.
+
+    Returns the rows of the stage's block manifest, and what was done.
 
     Raises:
         SettingError: there is no such template.
     """
-    chosen = [find(name) for name in sorted(set(templates))]
+    timings = Timings() if timings is None else timings
+    chosen = tuple(find(name) for name in sorted(set(templates)))
     specs = [crops_spec(template, detections.key, source) for template in chosen]
     blocks = [store.open(spec) for spec in specs]
-    keys = list(dict.fromkeys(key_list(detections.pick(detections.readable(manifest.samples)).keys)))
-    missing = [_missing(block, keys) for block in blocks]
+    readable = detections.readable(manifest.samples)
+    picked = detections.pick(readable)
+    lacking = [~block.has(picked.keys) for block in blocks]
     computed = failed = 0
-    if any(missing):
-        todo = list(_todo(manifest, detections, set().union(*missing)))
+    if any(lack.any() for lack in lacking):
+        contents = {readable[i].content for i in picked.owner[np.logical_or.reduce(lacking)].tolist()}
+        missing = [set(key_list(picked.keys[lack])) for lack in lacking]
+        todo = _todo(manifest, detections, missing, contents)
         with ExitStack() as stack:
-            how = style("pillow", "numpy")
+            how = style("pillow", "numpy", "av")
             writers = [stack.enter_context(store.writer(spec, how)) for spec in specs]
-            for samples, items in progress(todo, desc="align", unit="photo"):
-                try:
-                    image = open_shared(samples, images_root)
-                except MediaError as error:
-                    failed += len(samples)
-                    for sample in samples:
-                        ledger.record(sample.sample_id, error.reason, error.detail)
-                    continue
-                computed += 1
-                for template, writer, lacking in zip(chosen, writers, missing, strict=True):
-                    here = [item for item in items if item.key in lacking]
-                    _cut(image, here, template, writer, exact_box=source == "whole")
+            answers = stack.enter_context(closing(decoded(Cutter(images_root, chosen, source == "whole"), todo)))
+            bar = stack.enter_context(counter(total=len(contents), desc="align", unit="photo"))
+            for media, failure in _write(answers, writers, timings):
+                bar.update()
+                computed += failure is None
+                if failure is not None:
+                    failed += len(media.samples)
+                    for sample in media.samples:
+                        ledger.record(sample.sample_id, *failure)
+            with timings.measure("write"):
+                for writer in writers:
+                    writer.flush()
         blocks = [store.open(spec) for spec in specs]
+    keys = list(dict.fromkeys(key_list(picked.keys)))
     rows = [row for block in blocks for row in block_rows(block, keys)]
     return rows, Counts(len(detections.items), computed, failed)
 
 
-def _missing(block: Block, keys: Sequence[bytes]) -> set[bytes]:
-    return {key for key, here in zip(keys, block.has(keys), strict=True) if not here}
-
-
 def _todo(
-    manifest: Manifest, detections: Detections, lacking: set[bytes]
-) -> Iterator[tuple[list[Sample], list[FaceItem]]]:
-    """Per distinct photo that lacks crops: the samples that want them, and the items, each once."""
-    for shared in by_content(manifest).values():
-        items: dict[bytes, FaceItem] = {}
+    manifest: Manifest, detections: Detections, missing: Sequence[set[bytes]], contents: Collection[str]
+) -> Iterator[Media]:
+    """Per photo or clip that lacks crops (one of `contents`): the samples that want them, and the items, each once."""
+    for content, shared in by_content(manifest).items():
+        if content not in contents:
+            continue
+        times: np.ndarray | None = None
+        frames: dict[int, dict[bytes, Piece]] = {}
         samples: list[Sample] = []
         for sample in shared:
-            wanted = {item.key: item for item in detections.items.get(sample.sample_id, ()) if item.key in lacking}
+            if sample.sample_id not in detections.items:
+                continue
+            times = detections.times.get(sample.sample_id)  # all samples of a clip have the same
+            wanted = False
+            for number, items in enumerate(detections.by_frame(sample.sample_id)):
+                if pieces := _pieces(items, missing):
+                    frames.setdefault(number, {}).update(pieces)
+                    wanted = True
             if wanted:
                 samples.append(sample)
-                items.update(wanted)
-        if items:
-            yield samples, list(items.values())
+        if frames:
+            numbers = sorted(frames)
+            yield Media(
+                tuple(samples),
+                None if times is None else tuple(times[numbers].tolist()),
+                tuple(tuple(frames[number].values()) for number in numbers),
+            )
 
 
-def _cut(
-    image: Image.Image, items: Sequence[FaceItem], template: Template, writer: BlockWriter, *, exact_box: bool
-) -> None:
+def _pieces(items: Sequence[FaceItem], missing: Sequence[set[bytes]]) -> dict[bytes, Piece]:
+    """The items of a frame whose crops are missing in at least one template, by their keys."""
+    pieces: dict[bytes, Piece] = {}
     for item in items:
-        crops = [
-            warp(image, crop_matrix(box, landmarks, template, exact_box=exact_box), template.size)
-            for box, landmarks in zip(item.faces.boxes, item.faces.landmarks, strict=True)
-        ]
-        writer.add(item.key, np.stack(crops))
+        if lacking := tuple(number for number, keys in enumerate(missing) if item.key in keys):
+            pieces[item.key] = Piece(item.key, item.faces.boxes, item.faces.landmarks, lacking)
+    return pieces
+
+
+def _write(
+    answers: Iterator[Decoded[Media, Cut | MediaError]], writers: Sequence[BlockWriter], timings: Timings
+) -> Iterator[tuple[Media, tuple[str, str] | None]]:
+    """Write crops as they come; yields each photo or clip when it is through, and the failure (reason, detail)."""
+    while True:
+        with timings.measure("wait"):
+            answer = next(answers, None)
+        if answer is None:
+            return
+        value, failure = answer.value, None
+        if isinstance(value, Cut):
+            timings.add("decode", answer.seconds - value.seconds, 1)
+            timings.add("align", value.seconds, sum(len(crops.pixels) for crops in value.crops))
+            with timings.measure("write"):
+                for crops in value.crops:
+                    writers[crops.template].add(crops.key, crops.pixels)
+        else:
+            timings.add("decode", answer.seconds)
+            is_crash = isinstance(value, Crash)
+            failure = ("decoder_crash", value.detail) if is_crash else (value.reason, value.detail)
+        if answer.last:
+            yield answer.job, failure

@@ -1,13 +1,20 @@
-"""Pixels to network input: `fit` resizes on PIL images, `preprocess` does colour and scale on tensors of any device."""
+"""Pixels to network input: `fit` resizes on PIL images, `preprocess` does colour and scale on tensors of any device.
+
+Importing this does not import torch: `fit` is for decoding processes, which do without.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from stages.backbones.spec import BackboneSpec
+
+if TYPE_CHECKING:
+    import torch
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # BT.601 luma (0.299, 0.587, 0.114) in 14 bits, as OpenCV rounds it: whole numbers give the same bits on each device.
@@ -66,6 +73,8 @@ def preprocess(pixels: torch.Tensor, spec: BackboneSpec) -> torch.Tensor:
     Raises:
         ValueError: for another dtype or shape (a caller's mistake, not a user's).
     """
+    import torch
+
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (*spec.input_size, 3):
         height, width = spec.input_size
         raise ValueError(f"{spec.name} eats uint8 (B, {height}, {width}, 3), got {pixels.dtype} {tuple(pixels.shape)}")

@@ -274,13 +274,12 @@ def _close_all() -> None:
 def _forked() -> None:
     """In a process forked from this one: the decoding processes belong to the other."""
     global _lock, _kept
-    _lock, _kept = threading.RLock(), None
     for pool in list(_pools):
         for process in pool.processes:
             if process is not None:
                 process.forget()
         pool.processes = [None] * pool.number
-    _pools.clear()
+    _lock, _kept = threading.RLock(), None
 
 
 def _folder() -> str | None:

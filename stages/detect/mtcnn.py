@@ -17,7 +17,8 @@ from PIL import Image
 
 from stages.detect.faces import Faces
 from stages.detect.settings import DetectSettings
-from stages.device import full_float32, require
+from stages.device import DeviceName, full_float32
+from stages.engines import RUNTIMES, require, resolve
 from stages.errors import WeightsError
 
 VERSION = 2
@@ -29,6 +30,9 @@ WEIGHTS = {
     "rnet.pt": "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
     "onet.pt": "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
 }
+
+
+ENGINES = RUNTIMES
 
 
 def weights() -> dict[str, str]:
@@ -70,12 +74,12 @@ def preprocessing(settings: DetectSettings) -> dict[str, Any]:
     }
 
 
-def load(settings: DetectSettings, device: str) -> Mtcnn:
-    """The detector on a device.
+def load(settings: DetectSettings, device: DeviceName) -> Mtcnn:
+    """The detector on a device, with the engine of the settings.
 
     Raises:
         WeightsError: see `weights`.
-        SettingError: torch cannot use the device.
+        SettingError: this machine cannot compute with them.
     """
     return Mtcnn(settings, device)
 
@@ -83,17 +87,18 @@ def load(settings: DetectSettings, device: str) -> Mtcnn:
 class Mtcnn:
     """The cascade in a photo's own px, large photos shrunk."""
 
-    def __init__(self, settings: DetectSettings, device: str) -> None:
+    def __init__(self, settings: DetectSettings, device: DeviceName) -> None:
         import torch
 
         from stages.detect.cascade.driver import Cascade
 
-        require(device)
+        engine = resolve("detect", settings.engine, device, offered=ENGINES)
+        require("detect", engine)
         self._max_side = settings.max_side
         self._cascade = Cascade(
             # a plain tensor file: nothing in it is run
             [torch.load(io.BytesIO(content), map_location="cpu", weights_only=True) for content in _files().values()],
-            device,
+            engine,
             min_face_size=settings.min_face_size,
             thresholds=settings.thresholds,
             factor=settings.factor,

@@ -10,6 +10,8 @@ from PIL import Image
 
 from stages.detect.faces import Faces
 from stages.detect.settings import DetectSettings
+from stages.device import DeviceName
+from stages.engines import Runtime
 from stages.errors import SettingError
 
 _OTHERS = {
@@ -33,6 +35,7 @@ class DetectorFile(Protocol):
     """The module of a detector."""
 
     VERSION: int  # a part of the key
+    ENGINES: tuple[Runtime, ...]  # what its networks can be run with, see stages/engines.py
 
     def weights(self) -> dict[str, str]:
         """File name -> SHA-256 (hex) of the weights that `load` uses; raises WeightsError when they are not right."""
@@ -42,7 +45,7 @@ class DetectorFile(Protocol):
         """The settings that change what is found: a part of the key."""
         ...
 
-    def load(self, settings: DetectSettings, device: str) -> Detector:
+    def load(self, settings: DetectSettings, device: DeviceName) -> Detector:
         """The detector, ready to use."""
         ...
 

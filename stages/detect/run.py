@@ -26,6 +26,7 @@ from stages.detect.faces import ROW_WIDTH, FaceItem, Faces, faces_of
 from stages.detect.looking import Detection, Failures, Look
 from stages.detect.settings import DetectSettings
 from stages.device import resolve
+from stages.engines import resolve as resolve_engine
 from stages.errors import MissingInputError
 from stages.index.manifest import Manifest, Sample
 from stages.index.samples import by_content
@@ -59,7 +60,10 @@ def boxes_spec(settings: DetectSettings) -> BlockSpec:
         extractor_version=module.VERSION,
         weights=module.weights(),
         preprocessing=module.preprocessing(settings),
-        numerics={"engine": f"torch-{resolve(settings.device)}", "dtype": "float32"},
+        numerics={
+            "engine": resolve_engine("detect", settings.engine, settings.device, offered=module.ENGINES).name,
+            "dtype": "float32",
+        },
     )
 
 

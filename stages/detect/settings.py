@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stages.device import DeviceName
+from stages.engines import EngineName
 from stages.index.frames import ClipSettings
 from stages.settings import Settings
 
@@ -28,6 +29,7 @@ class DetectSettings(Settings):
         max_side: px; a larger photo is shrunk for detection, and the boxes scaled back. 0: never.
         clips: which frames of a clip are looked at. Not part of the key: a frame that is there costs nothing again.
         device: `auto`, `cpu` or `cuda`.
+        engine: `auto`, `torch` or `openvino`, see `stages.engines.resolve`.
     """
 
     faces: FaceSource = "found"
@@ -38,3 +40,4 @@ class DetectSettings(Settings):
     max_side: int = Field(default=1600, ge=0)
     clips: ClipSettings = ClipSettings()
     device: DeviceName = "auto"
+    engine: EngineName = "auto"

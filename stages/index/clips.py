@@ -113,11 +113,11 @@ def read_frames(path: Path, times_us: Sequence[int], *, max_pixels: int = MAX_PI
     if any(a >= b for a, b in pairwise(wanted)):
         raise ValueError("read_frames needs ascending times, each once")
     if wanted:
-        from stages.index.decoder import opened, picture
+        from stages.index.decoder import opened
 
         with opened(path, max_pixels) as clip:
             for frame in _at(clip, wanted):
-                yield picture(frame)
+                yield clip.picture(frame)
 
 
 def _agree(clip: Decoder, times: list[int]) -> bool:

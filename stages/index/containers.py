@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Protocol
 
 DEMUXERS = {
@@ -13,7 +14,10 @@ DEMUXERS = {
 }
 """`sniff.Kind.name` -> FFmpeg's reader of it. The others (playlists above all) are never asked."""
 
-_BOXES = (b"ftyp", b"moov", b"moof", b"mdat")
+_TABLES = frozenset((b"moov", b"moof"))  # say where frames lie
+_BOXES = _TABLES | {b"ftyp", b"mdat"}
+_NESTED = frozenset((b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"))
+_COUNTS = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # where in the box the number of samples stands
 _EBML, _SEGMENT, _VOID = 0x1A45DFA3, 0x18538067, 0xEC
 
 
@@ -28,8 +32,8 @@ class Readable(Protocol):
 def ends_early(demuxer: str, handle: Readable) -> bool:
     """Whether a container declares more bytes than the file has: it was cut, or its writing was never finished.
 
-    Only what a container says of its own length counts, so a sound file is never meant: recordings that leave the
-    length open (MP4 in fragments, live WebM) may be cut at a fragment's end without notice.
+    Only what a container says of its own length, and of how many frames it has, counts, so a sound file is never meant:
+    recordings that leave the length open (MP4 in fragments, live WebM) may be cut at a fragment's end without notice.
 
     Args:
         demuxer: a value of `DEMUXERS`.
@@ -46,24 +50,45 @@ def ends_early(demuxer: str, handle: Readable) -> bool:
 
 
 def _boxes_end_early(handle: Readable, size: int) -> bool:
-    """Whether one of the outer boxes (ISO/IEC 14496-12, 4.2) reaches over the end, or none says where frames lie."""
-    at, found = 0, set()
-    while at + 8 <= size:
-        handle.seek(at)
-        head = handle.read(16)
-        length, name = int.from_bytes(head[:4], "big"), head[4:8]
-        if length == 1:  # the length follows in 8 bytes
-            length = int.from_bytes(head[8:16], "big")
-        elif length == 0:  # up to the end of the file
-            length = size - at
-        if length < 8:  # no box: padding after the last one
-            return False
+    """Whether a box reaches over the end, none says where frames lie, or they declare more frames than there are bytes.
+
+    FFmpeg makes room for as many frames as are declared: a few bytes could ask for gigabytes.
+    """
+    found = set()
+    for name, _, end in _boxes(handle, 0, size):
         if name in _BOXES:
             found.add(name)
-            if at + length > size:
+            if end > size:
                 return True
+    if _TABLES.isdisjoint(found):
+        return True
+    return sum(_samples(handle, 0, size)) > size
+
+
+def _boxes(handle: Readable, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte of the content, and end of each box (ISO/IEC 14496-12, 4.2) that begins between two places."""
+    while at + 8 <= stop:
+        handle.seek(at)
+        head = handle.read(16)
+        length, name, begin = int.from_bytes(head[:4], "big"), head[4:8], at + 8
+        if length == 1:  # the length follows in 8 bytes
+            length, begin = int.from_bytes(head[8:16], "big"), at + 16
+        elif length == 0:  # up to the end
+            length = stop - at
+        if length < begin - at:  # no box: padding after the last one
+            return
+        yield name, begin, at + length
         at += length
-    return not found & {b"moov", b"moof"}
+
+
+def _samples(handle: Readable, at: int, stop: int, depth: int = 0) -> Iterator[int]:
+    """How many samples each table and each run of a fragment declares (8.7.3 and 8.8.8 there)."""
+    for name, begin, end in _boxes(handle, at, stop):
+        if name in _NESTED and depth < 6:
+            yield from _samples(handle, begin, min(end, stop), depth + 1)
+        elif name in _COUNTS:
+            handle.seek(begin + _COUNTS[name])
+            yield int.from_bytes(handle.read(4), "big")
 
 
 def _segment_end(head: bytes) -> int:

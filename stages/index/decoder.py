@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import stat
 import struct
@@ -74,6 +75,8 @@ def opened(path: Path, max_pixels: int) -> Iterator[Decoder]:
             raise
         if isinstance(error, MemoryError | OSError) and not isinstance(error, av_error.FFmpegError):
             raise MediaError("unreadable", f"{path}: {said(error)}") from None
+        if isinstance(error, av_error.EOFError):  # a container that is whole and holds nothing
+            raise MediaError("no_frames", f"{path} has no frames") from None
         raise MediaError("decode_error", f"{path} is not sound ({said(error)})") from error
     if source.failure is not None:
         raise MediaError("unreadable", f"{path}: {source.failure.strerror or source.failure}")
@@ -101,6 +104,8 @@ def _demuxer(path: Path, head: bytes) -> str:
 class Source:
     """A file for FFmpeg to read, without a name to guess a format from.
 
+    Nothing is raised here: PyAV would keep it, and raise it from some later call.
+
     Attributes:
         failure: what the disk answered, if it failed: FFmpeg takes that for the end of the file.
     """
@@ -118,8 +123,13 @@ class Source:
             return b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """The new position."""
-        return self._handle.seek(offset, whence)
+        """The new position; below 0 the error number, as FFmpeg has it, where there is none."""
+        try:
+            return self._handle.seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # that one means a position before the file, which damage leads to
+                self.failure = error
+            return -(error.errno or errno.EIO)
 
     def tell(self) -> int:
         """The position."""
@@ -143,6 +153,7 @@ class Decoder:
     def __init__(self, path: Path, source: Source, demuxer: str, max_pixels: int) -> None:
         self.path, self._source, self._demuxer, self._max_pixels = path, source, demuxer, max_pixels
         self._shape: tuple[int, int, Image.Transpose | None] | None = None
+        self._turns: dict[int, Image.Transpose | None] = {}
         self._begin()
 
     def close(self) -> None:
@@ -233,6 +244,7 @@ class Decoder:
         base = self._stream.time_base
         if self._demuxer == "avi" or not base:
             return None
+        self._ahead = None
         try:
             self._container.seek(round(Fraction(time, 1_000_000) / base), stream=self._stream)
             self._ahead = next(self._packets(), None)
@@ -315,8 +327,19 @@ class Decoder:
             raise MediaError("decode_error", f"{self.path}: a frame is said to be shown at {time} us")
         return time
 
+    def picture(self, frame: VideoFrame) -> Image.Image:
+        """A frame's pixels, upright, of mode RGB."""
+        image, turn = picture(frame), self._turn(frame)
+        return image if turn is None else image.transpose(turn)
+
+    def _turn(self, frame: VideoFrame) -> Image.Transpose | None:
+        """Asked once for each rotation: a frame whose side data were asked for lives until Python looks for cycles."""
+        if frame.rotation not in self._turns:
+            self._turns[frame.rotation] = turn_of(frame)
+        return self._turns[frame.rotation]
+
     def _check(self, frame: VideoFrame) -> None:
-        shape = (frame.width, frame.height, turn_of(frame))
+        shape = (frame.width, frame.height, self._turn(frame))
         if self._shape is None:
             self._refuse_large(frame.width, frame.height)
             self._shape = shape
@@ -354,7 +377,7 @@ def _sign(value: int, most: int) -> int:
 
 
 def picture(frame: VideoFrame) -> Image.Image:
-    """A frame as an upright picture of mode RGB, transparency over white."""
+    """A frame's pixels as they are stored, of mode RGB, transparency over white."""
     alpha = any(component.is_alpha for component in frame.format.components)
     mode = "RGBA" if alpha else "RGB"
     # Not `to_image`: its copies, row by row in Python, take three times as long as decoding.
@@ -363,5 +386,4 @@ def picture(frame: VideoFrame) -> Image.Image:
     image = Image.frombytes(mode, size, memoryview(plane), "raw", mode, abs(stride), 1 if stride > 0 else -1)
     if alpha:
         image = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
-    turn = turn_of(frame)
-    return image if turn is None else image.transpose(turn)
+    return image

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torchvision.ops import nms
 from stages.detect.cascade import boxes as arithmetic
 from stages.detect.cascade.nets import OUTPUTS, CropNet, ProposalNet, State
 from stages.detect.cascade.pixels import PixelTable
+from stages.engines import Engine
 
 PHOTOS = 8
 """Photos that are worked on together at most: their tables (8 bytes a px) are what is held in memory."""
@@ -40,7 +42,11 @@ class _Pace:
     output: int
 
 
-_PACES = {"cpu": _Pace(32_768, 128, 16, 8), "cuda": _Pace(1 << 24, 1024, 512, 128)}
+_PACES = {
+    "torch-cpu": _Pace(32_768, 128, 16, 8),
+    "openvino-cpu": _Pace(131_072, 128, 16, 8),
+    "torch-cuda": _Pace(1 << 24, 1024, 512, 128),
+}
 """On a CPU a layer's features stay within about 2 MB: they fit its cache, and the allocator keeps them instead of
 giving them back. In a fresh process four times as many crops took twice as long each."""
 
@@ -54,6 +60,14 @@ class Found:
     boxes: np.ndarray
     scores: np.ndarray
     landmarks: np.ndarray
+
+
+class _CropNet(Protocol):
+    """R-Net or O-Net: a full bucket of crops of `side` px (n, side, side, 3) float32 -> (n, OUTPUTS) float32."""
+
+    side: int
+
+    def __call__(self, pixels: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -74,12 +88,12 @@ class _Judged:
 
 
 class Cascade:
-    """The three nets on a device, and what is looked for."""
+    """The three nets on an engine, and what is looked for."""
 
     def __init__(
         self,
         states: Sequence[State],
-        device: str,
+        engine: Engine,
         *,
         min_face_size: int,
         thresholds: tuple[float, float, float],
@@ -89,16 +103,23 @@ class Cascade:
 
         Args:
             states: facenet-pytorch's state dicts of P-Net, R-Net and O-Net.
-            device: where to compute, `cpu` or `cuda`.
+            engine: that computes.
             min_face_size: px, the smallest face looked for.
             thresholds: of the three nets, 0..1.
             factor: from one level of the pyramid to the next, below 1.
         """
-        self._device = torch.device(device)
+        self._device = torch.device(engine.device)
+        self._pace = _PACES[engine.name]
         first, second, third = ({name: value.to(self._device) for name, value in state.items()} for state in states)
-        self._proposal = ProposalNet(first)
-        self._refine, self._output = CropNet.refine(second), CropNet.output(third)
-        self._pace = _PACES[self._device.type]
+        if engine.runtime == "openvino":
+            from stages.detect.cascade.graphs import CropGraph, ProposalGraph
+
+            self._proposal = ProposalGraph(first)
+            self._refine = CropGraph(second, "refine", self._pace.refine)
+            self._output = CropGraph(third, "output", self._pace.output)
+        else:
+            self._proposal = ProposalNet(first)
+            self._refine, self._output = CropNet(second, "refine"), CropNet(third, "output")
         self._min_face_size, self._thresholds, self._factor = min_face_size, thresholds, factor
 
     @torch.inference_mode()
@@ -155,7 +176,7 @@ class Cascade:
         ]
         return found[0] if len(found) == 1 else torch.cat(found)
 
-    def _judged(self, photos: Sequence[_Photo], net: CropNet, threshold: float, bucket: int) -> list[_Judged]:
+    def _judged(self, photos: Sequence[_Photo], net: _CropNet, threshold: float, bucket: int) -> list[_Judged]:
         """Of each photo those boxes that the net takes for a face."""
         seen = [arithmetic.within(photo.boxes, photo.table.width, photo.table.height) for photo in photos]
         crops = [(photo.table, rectangles) for photo, (rectangles, _) in zip(photos, seen, strict=True)]
@@ -167,7 +188,7 @@ class Cascade:
             judged.append(_Judged(photo.boxes[positions[passed]], scores[passed], values[passed, 2:]))
         return judged
 
-    def _outputs(self, net: CropNet, crops: Sequence[tuple[PixelTable, Tensor]], bucket: int) -> Tensor:
+    def _outputs(self, net: _CropNet, crops: Sequence[tuple[PixelTable, Tensor]], bucket: int) -> Tensor:
         """The net's outputs (n, OUTPUTS) for the rectangles of all photos in turn, `bucket` crops at a time."""
         found = []
         pixels = torch.zeros(0, net.side, net.side, 3, device=self._device)

@@ -51,6 +51,28 @@ class _Layer:
         return _maxima(_maxima(x, 2, self.pool), 3, self.pool)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """What a net is made of.
+
+    Attributes:
+        side: px of a crop; 0: a picture of any size.
+        pools: for each convolution the window of the maximum after it, px (0: none).
+        heads: names of the outputs' layers, those of `OUTPUTS` in their order.
+    """
+
+    side: int
+    pools: tuple[int, ...]
+    heads: tuple[str, ...]
+
+
+LAYERS = {
+    "proposal": Layers(0, (2, 0, 0), ("conv4_1", "conv4_2")),
+    "refine": Layers(24, (3, 3, 0), ("dense5_1", "dense5_2")),
+    "output": Layers(48, (3, 3, 2, 0), ("dense6_1", "dense6_2", "dense6_3")),
+}
+"""P-Net, R-Net and O-Net."""
+
 _PARTS = (("conv", "weight"), ("conv", "bias"), ("prelu", "weight"))
 
 
@@ -87,7 +109,7 @@ def _layers(state: State, pools: tuple[int, ...]) -> list[_Layer]:
     return layers
 
 
-def _joined(state: State, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+def joined(state: State, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     """Weight (OUTPUTS, inputs) and bias (OUTPUTS,) of several heads as one, filled up with zeros."""
     weight = torch.cat([state[f"{name}.weight"].flatten(1) for name in names])
     bias = torch.cat([state[f"{name}.bias"] for name in names])
@@ -99,8 +121,8 @@ class ProposalNet:
     """P-Net, over a level of the pyramid."""
 
     def __init__(self, state: State) -> None:
-        self._layers = _layers(state, (2, 0, 0))
-        self._heads = _joined(state, ("conv4_1", "conv4_2"))
+        self._layers = _layers(state, LAYERS["proposal"].pools)
+        self._heads = joined(state, LAYERS["proposal"].heads)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (1, height, width, 3) float32, at least 11 px each way -> (rows, columns, OUTPUTS) float32."""
@@ -117,27 +139,19 @@ class CropNet:
         side: px of a crop.
     """
 
-    def __init__(self, state: State, side: int, pools: tuple[int, ...], heads: tuple[str, ...]) -> None:
-        self.side = side
-        self._layers = _layers(state, pools)
-        number = len(pools) + 1
+    def __init__(self, state: State, name: str) -> None:
+        """Arrange a net's weights: `refine` or `output`."""
+        layers = LAYERS[name]
+        self.side = layers.side
+        self._layers = _layers(state, layers.pools)
+        number = len(layers.pools) + 1
         dense, maps = state[f"dense{number}.weight"], self._layers[-1].weight.shape[0]
         edge = round((dense.shape[1] // maps) ** 0.5)
         # facenet-pytorch flattens columns, rows, channels; the features lie here as rows, columns, channels
         dense = dense.view(-1, edge, edge, maps).transpose(1, 2).flatten(1).contiguous()
         self._dense = (dense, state[f"dense{number}.bias"])
         self._slope = state[f"prelu{number}.weight"]
-        self._heads = _joined(state, heads)
-
-    @classmethod
-    def refine(cls, state: State) -> CropNet:
-        """R-Net, for crops of 24 px."""
-        return cls(state, 24, (3, 3, 0), ("dense5_1", "dense5_2"))
-
-    @classmethod
-    def output(cls, state: State) -> CropNet:
-        """O-Net, for crops of 48 px."""
-        return cls(state, 48, (3, 3, 2, 0), ("dense6_1", "dense6_2", "dense6_3"))
+        self._heads = joined(state, layers.heads)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (n, side, side, 3) float32 -> (n, OUTPUTS) float32."""

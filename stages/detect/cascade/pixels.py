@@ -57,8 +57,9 @@ class PixelTable:
         fitting = max(1, _LARGEST_BIN // (self.width // width + 2))
         strips = -(-(self.height // height + 2) // fitting)
         out = torch.empty(len(boxes), y.shape[1], width, 3, device=boxes.device)
-        # (sum / area - 127.5) / 128, to the bit, as 128 is a power of two
-        area = ((y_end - y)[:, :, None] * (x_end - x)[:, None, :]).to(torch.float32).mul_(128)
+        # (sum / area - 127.5) / 128, to the bit, as 128 is a power of two and the sides' product is rounded once
+        tall, wide = (y_end - y).to(torch.float32).mul_(128), (x_end - x).to(torch.float32)
+        area = tall[:, :, None] * wide[:, None, :]
         for channel, sums in enumerate(self._sums_of(x, x_end, y, y_end, strips)):
             torch.sub(sums.to(torch.float32).div_(area), 127.5 / 128, out=out[..., channel])
         return out

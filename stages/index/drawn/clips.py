@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from stages.errors import DataError
 from stages.index.drawn.faces import FacePlace, draw_body, draw_face
 from stages.index.drawn.rules import LABELS, NEUTRAL, POSITIVE, label_of
 from stages.index.drawn.scenes import OVERSAMPLING, SPLIT_CYCLE
@@ -20,7 +19,6 @@ from stages.index.drawn.style import FaceStyle
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NO_PYAV = "clips need PyAV, which is not installed: pip install 'kuleshov[demo]', or ask for 0 clips"
 CLIP_SIZE = (320, 240)
 FRAMES_PER_SECOND = 12
 
@@ -122,15 +120,9 @@ def draw_frames(plan: ClipPlan) -> Iterator[Image.Image]:
 
 
 def write_clip(path: Path, plan: ClipPlan) -> None:
-    """Write an MP4 (H.264 where PyAV has it, else MPEG-4), 12 frames per second; equal plans give equal bytes.
+    """Write an MP4 (H.264 where PyAV has it, else MPEG-4), 12 frames per second; equal plans give equal bytes."""
+    import av
 
-    Raises:
-        DataError: PyAV is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise DataError(NO_PYAV) from error
     codec, options = "mpeg4", {"qscale": "2"}
     if "libx264" in av.codecs_available:
         codec, options = "libx264", {"crf": "16", "preset": "fast"}

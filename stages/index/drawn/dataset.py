@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stages.errors import DataError, SettingError
-from stages.index.drawn.clips import NO_PYAV, plan_clip, write_clip
+from stages.index.drawn.clips import plan_clip, write_clip
 from stages.index.drawn.scenes import ScenePlan, draw_scene
 from stages.progress import progress
 from stages.tables import write_csv
@@ -72,12 +72,12 @@ def draw_dataset(folder: Path, *, scenes: int = 240, clips: int = 0, seed: int =
     Args:
         folder: where to write.
         scenes: how many scenes, 1 to 100000. Scene k is the same whatever this is.
-        clips: how many clips, 0 to 10000; they need PyAV.
+        clips: how many clips, 0 to 10000.
         seed: 0 or above.
 
     Raises:
         SettingError: a count or the seed is out of range.
-        DataError: the folder cannot be written, or clips are asked for and PyAV is not installed.
+        DataError: the folder cannot be written.
     """
     for name, value, least, most in (
         ("scenes", scenes, 1, MOST_SCENES),
@@ -86,8 +86,6 @@ def draw_dataset(folder: Path, *, scenes: int = 240, clips: int = 0, seed: int =
     ):
         if not least <= value <= most:
             raise SettingError(f"{name} is {value}: give a whole number from {least} to {most}")
-    if clips and find_spec("av") is None:
-        raise DataError(NO_PYAV)
     try:
         for table in TABLES:
             (folder / table).unlink(missing_ok=True)

@@ -211,7 +211,7 @@ def test_a_call_that_is_left_half_way_leaves_nothing_behind(jobs: Any, how: str)
     assert wait_for(lambda: not any(running(child) for child in children))
 
 
-def test_processes_are_kept_and_a_dead_one_is_replaced(jobs: Any) -> None:
+def test_processes_are_kept_and_a_dead_one_is_replaced(jobs: Any, tmp_path: Path) -> None:
     first = values(decoded(jobs.own_pid, range(4)))
     assert first[:2] == first[2:]
     assert len({*first, os.getpid()}) == 3
@@ -220,6 +220,10 @@ def test_processes_are_kept_and_a_dead_one_is_replaced(jobs: Any) -> None:
     second = values(decoded(jobs.own_pid, range(2)))
     assert second[1] == first[1]
     assert second[0] not in first
+    os.kill(second[0], signal.SIGKILL)
+    assert wait_for(lambda: not running(second[0]))
+    found = values(decoded(jobs.die_once, [(2, str(tmp_path / "mark"))]))
+    assert found == [20, 21, 22, 23], "the job is not to blame for the first death"
 
 
 def test_ctrl_c_is_the_other_processs_business(jobs: Any) -> None:
@@ -351,6 +355,28 @@ def test_nothing_is_left_of_a_killed_process(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert wait_for(lambda: not any(running(child) for child in own))
+
+
+def test_a_forked_process_does_not_keep_them_alive(tmp_path: Path) -> None:
+    """As a DataLoader's worker: it has the pipes from its parent, and lives on when that one is killed."""
+    process = start(
+        "import os\nif os.fork() == 0:\n    time.sleep(60)\nprint('there', flush=True)\ntime.sleep(60)", tmp_path
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    own = children(process.pid)
+    commands = {child: Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8") for child in own}
+    workers = [child for child, command in commands.items() if "stages.decoding.worker" in command]
+    [forked] = set(own) - set(workers)
+    try:
+        process.kill()
+        process.wait()
+        assert len(workers) == 2
+        assert wait_for(lambda: not any(running(child) for child in workers), 5)
+        assert running(forked)
+    finally:
+        os.kill(forked, signal.SIGKILL)
+        process.communicate()
 
 
 def test_ctrl_c_ends_a_call_without_a_word_of_the_processes(tmp_path: Path) -> None:

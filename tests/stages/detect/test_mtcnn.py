@@ -19,6 +19,7 @@ from stages.detect import mtcnn, registry
 from stages.detect.faces import iou
 from stages.detect.run import boxes_spec
 from stages.detect.settings import DetectSettings
+from stages.engines import installed
 from stages.errors import SettingError, WeightsError
 from stages.index.drawn.scenes import draw_scene
 from stages.index.manifest import Sample
@@ -155,15 +156,17 @@ def test_the_key_is_of_what_changes_values(settings: DetectSettings, monkeypatch
         {"factor": 0.7},
         {"max_side": 0},
         {"device": "cuda"},
+        {"engine": "torch" if installed() else "openvino"},
     ]
     keys = [boxes_spec(settings.model_copy(update=change)).key for change in changes]
-    assert len({boxes_spec(settings).key, *keys}) == 6
+    assert len({boxes_spec(settings).key, *keys}) == 7
     assert boxes_spec(settings.model_copy(update={"faces": "given"})).key == boxes_spec(settings).key
     for devices, name in ((0, "cpu"), (1, "cuda"), (8, "cuda")):
         monkeypatch.setattr(device, "cuda_devices", lambda count=devices: count)
         auto = boxes_spec(DetectSettings(device="auto"))
         assert auto.key == boxes_spec(settings.model_copy(update={"device": name})).key
-        assert auto.numerics["engine"] == f"torch-{name}"
+        runtime = "openvino" if name == "cpu" and installed() else "torch"
+        assert auto.numerics["engine"] == f"{runtime}-{name}"
     monkeypatch.setattr(mtcnn, "VERSION", 99)
     assert boxes_spec(settings).extractor_version == 99
 

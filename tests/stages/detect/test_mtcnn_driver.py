@@ -23,6 +23,7 @@ from stages.detect.cascade import driver, nets
 from stages.detect.cascade.pixels import PixelTable
 from stages.detect.faces import Faces, iou
 from stages.detect.settings import DetectSettings
+from stages.engines import EngineName
 from stages.index.drawn.scenes import draw_scene
 
 CPU = torch.device("cpu")
@@ -65,14 +66,33 @@ NAMES = (
 )
 
 
-@cache
+_engine: list[EngineName] = ["torch"]
+both = pytest.mark.usefixtures("each_engine")
+
+
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def each_engine(request: pytest.FixtureRequest) -> None:
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    _engine[0] = request.param
+
+
 def _own(name: str = "default") -> mtcnn.Mtcnn:
-    return mtcnn.load(DetectSettings(device="cpu", **SETTINGS[name]), "cpu")
+    return _loaded(name, _engine[0])
 
 
 @cache
+def _loaded(name: str, engine: EngineName) -> mtcnn.Mtcnn:
+    return mtcnn.load(DetectSettings(device="cpu", engine=engine, **SETTINGS[name]), "cpu")
+
+
 def _alone(name: str) -> np.ndarray:
-    return _own().detect(_photos()[name]).to_rows()
+    return _found_alone(name, _engine[0])
+
+
+@cache
+def _found_alone(name: str, engine: EngineName) -> np.ndarray:
+    return _loaded("default", engine).detect(_photos()[name]).to_rows()
 
 
 @cache
@@ -97,6 +117,7 @@ def _same(found: Faces, expected: Faces) -> None:
     assert np.abs(found.scores - expected.scores).max(initial=0) <= 1e-4
 
 
+@both
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("line", "small")])
 def test_the_faces_of_facenet_pytorch(name: str) -> None:
     found, expected = _own().detect(_photos()[name]), _expected(name)
@@ -105,12 +126,14 @@ def test_the_faces_of_facenet_pytorch(name: str) -> None:
         assert len(expected)
 
 
+@both
 @pytest.mark.parametrize("changed", [name for name in SETTINGS if name != "default"])
 @pytest.mark.parametrize("name", ["scene1", "astronaut", "noise"])
 def test_the_faces_of_facenet_pytorch_with_other_settings(name: str, changed: str) -> None:
     _same(_own(changed).detect(_photos()[name]), _expected(name, changed))
 
 
+@both
 def test_settings_change_what_is_found() -> None:
     counts = {changed: len(_own(changed).detect(_photos()["half"])) for changed in SETTINGS}
     assert counts["large faces"] < counts["default"]
@@ -119,6 +142,7 @@ def test_settings_change_what_is_found() -> None:
     assert len(eager) > len(default)
 
 
+@both
 def test_photos_of_mixed_sizes_together() -> None:
     assert len(NAMES) > driver.PHOTOS
     found = _own().detect_many([_photos()[name] for name in NAMES])
@@ -130,6 +154,7 @@ def test_photos_of_mixed_sizes_together() -> None:
     assert sum(len(faces) for faces in found) > 12
 
 
+@both
 def test_a_face_at_the_same_place_of_another_photo_hides_none() -> None:
     """facenet-pytorch's last suppression moves each photo's boxes aside by too little for boxes left of the edge."""
     image = _photos()["portrait"].crop((40, 30, 150, 190))
@@ -140,6 +165,7 @@ def test_a_face_at_the_same_place_of_another_photo_hides_none() -> None:
         assert np.array_equal(faces.to_rows(), _own().detect(image).to_rows())
 
 
+@both
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.sampled_from([name for name in NAMES if name not in ("larger", "astronaut")]), max_size=9))
 def test_alone_as_in_any_batch_and_order(names: list[str]) -> None:
@@ -149,6 +175,7 @@ def test_alone_as_in_any_batch_and_order(names: list[str]) -> None:
         assert np.array_equal(faces.to_rows(), _alone(name)), name
 
 
+@both
 @pytest.mark.parametrize("bucket", ["refine", "output"])
 def test_a_crop_gives_the_same_bits_at_any_place_of_a_bucket(bucket: str) -> None:
     cascade = _own()._cascade
@@ -164,6 +191,7 @@ def test_a_crop_gives_the_same_bits_at_any_place_of_a_bucket(bucket: str) -> Non
         assert torch.equal(net(beside)[shift], expected[shift])
 
 
+@both
 @pytest.mark.parametrize("size", [(1, 1), (19, 19), (19, 500), (1, 2000), (2000, 1), (12, 12), (20, 20), (21, 3000)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
 def test_photos_that_facenet_pytorch_fails_on(size: tuple[int, int], mode: str) -> None:
@@ -174,6 +202,7 @@ def test_photos_that_facenet_pytorch_fails_on(size: tuple[int, int], mode: str) 
         assert faces.to_rows().shape == (0, 15)
 
 
+@both
 def test_a_grey_photo_has_the_faces_of_the_same_photo_in_colour() -> None:
     grey = _photos()["astronaut"].convert("L")
     found = _own().detect(grey)
@@ -181,13 +210,15 @@ def test_a_grey_photo_has_the_faces_of_the_same_photo_in_colour() -> None:
     assert np.array_equal(found.to_rows(), _own().detect(grey.convert("RGB")).to_rows())
 
 
+@both
 def test_no_photo_at_all() -> None:
     assert _own().detect_many([]) == []
 
 
+@both
 def test_boxes_are_of_the_photo_before_it_was_shrunk() -> None:
     image = _photos()["scene2"].resize((1300, 900), Image.Resampling.BICUBIC)
-    own = mtcnn.load(DetectSettings(device="cpu", max_side=650), "cpu")
+    own = mtcnn.load(DetectSettings(device="cpu", engine=_engine[0], max_side=650), "cpu")
     small = own.detect(image.resize((650, 450), Image.Resampling.BILINEAR, reducing_gap=2.0))
     large, same = own.detect_many([image, image])
     assert len(large)
@@ -196,6 +227,7 @@ def test_boxes_are_of_the_photo_before_it_was_shrunk() -> None:
     assert np.array_equal(large.to_rows(), same.to_rows())
 
 
+@both
 def test_a_level_in_strips_is_the_level() -> None:
     cascade = _own()._cascade
     for name in ("odd", "scene0"):
@@ -205,7 +237,7 @@ def test_a_level_in_strips_is_the_level() -> None:
             for strip in (1, 40 * 60, 1 << 20):
                 own = _with_pace(cascade, strip=strip)
                 found.append(own._level_outputs(table, width, height))
-            assert found[0].shape == (-(-(height - 10) // 2), -(-(width - 10) // 2), 16)
+            assert found[0].shape[:2] == (-(-(height - 10) // 2), -(-(width - 10) // 2))
             for other in found[1:]:
                 assert torch.allclose(found[0], other, atol=1e-4, rtol=1e-5)
 
@@ -217,6 +249,7 @@ def _with_pace(cascade: driver.Cascade, **changes: int) -> driver.Cascade:
     return own
 
 
+@both
 def test_crops_in_parts_are_the_crops(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [_photos()[name] for name in ("scene1", "noise", "odd")]
     few = _with_pace(_own()._cascade, crops=5)

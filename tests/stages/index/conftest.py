@@ -128,7 +128,7 @@ def film(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         pictures = [numbered(i % 2**BITS, size) for i in range(frames)] if isinstance(frames, int) else frames
         with av.open(str(tmp_path / name), "w", options=dict(muxer or {})) as container:
-            stream = container.add_stream(codec, rate=25, options=dict(options or {}))
+            stream: Any = container.add_stream(codec, rate=25, options=dict(options or {}))
             stream.width, stream.height, stream.pix_fmt = *size, pixels
             if times_ms is not None:
                 stream.codec_context.time_base = Fraction(1, 1000)
@@ -136,6 +136,7 @@ def film(tmp_path: Path) -> Callable[..., Path]:
             if b_frames is not None:
                 stream.codec_context.max_b_frames = b_frames
             prepare(stream)
+            container.start_encoding()
             for number, pixels_of in enumerate(pictures):
                 frame = av.VideoFrame.from_ndarray(pixels_of, format="rgb24" if pixels_of.shape[2] == 3 else "rgba")
                 if times_ms is not None:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages.errors import MediaError
 from stages.index.manifest import Manifest, Sample
-from stages.index.samples import TRANSIENT, by_content, open_sample, open_shared
+from stages.index.samples import TRANSIENT, by_content, open_frames, open_sample, open_shared, probe_shared
 
 Plant = Callable[..., Path]
 
@@ -91,3 +92,62 @@ def test_any_file_of_a_shared_photo_will_do(plant: Plant, photo: Callable[..., b
         open_shared(broken, root)
     with pytest.raises(ValueError, match="needs a sample"):
         open_shared([], root)
+
+
+def clip_sample(path: Path, name: str | None = None) -> Sample:
+    return replace(sample(name or path.name, path.read_bytes()), media="video")
+
+
+def test_frames_of_the_indexed_clip(film: Callable[..., Path], number_of: Callable, tmp_path: Path) -> None:
+    row = clip_sample(film("a.mp4"))
+    assert probe_shared([row], tmp_path).times_us.tolist() == [40_000 * i for i in range(12)]
+    assert [number_of(image) for image in open_frames([row], tmp_path, [0, 120_000, 440_000])] == [0, 3, 11]
+    assert list(open_frames([row], tmp_path, [])) == []
+
+
+def test_a_photo_is_one_picture(plant: Plant, photo: Callable[..., bytes]) -> None:
+    [image] = open_frames([sample("a.png", photo(5))], plant({"a.png": 5}), None)
+    assert image.getpixel((0, 0)) == (5, 0, 77)
+
+
+def test_another_clip_in_its_place_is_refused(film: Callable[..., Path], tmp_path: Path) -> None:
+    row = clip_sample(film("a.mp4"))
+    film("a.mp4", frames=5)
+    with pytest.raises(MediaError, match=r"changed: a\.mp4 changed since it was indexed"):
+        probe_shared([row], tmp_path)
+    with pytest.raises(MediaError, match="changed"):
+        next(open_frames([row], tmp_path, [0]))
+
+
+def test_any_file_of_a_shared_clip_will_do(film: Callable[..., Path], number_of: Callable, tmp_path: Path) -> None:
+    path = film("c.mp4")
+    rows = [clip_sample(path, name) for name in ("gone.mp4", "changed.mp4", "c.mp4")]
+    (tmp_path / "changed.mp4").write_bytes(b"text")
+    assert len(probe_shared(rows, tmp_path).times_us) == 12
+    assert [number_of(image) for image in open_frames(rows, tmp_path, [80_000])] == [2]
+    with pytest.raises(MediaError, match=r"missing: gone\.mp4"):
+        list(open_frames(rows[:2], tmp_path, [0]))
+    with pytest.raises(ValueError, match="needs a sample"):
+        list(open_frames([], tmp_path, [0]))
+
+
+def test_what_lies_in_a_clip_names_no_path(film: Callable[..., Path], tmp_path: Path) -> None:
+    path = film("a.mp4")
+    path.write_bytes(path.read_bytes()[:-10])
+    row = clip_sample(path)
+    for ask in (lambda: probe_shared([row], tmp_path), lambda: list(open_frames([row], tmp_path, [0]))):
+        with pytest.raises(MediaError, match="truncated") as caught:
+            ask()
+        assert caught.value.detail.startswith("the file ")
+        assert "a.mp4" not in caught.value.detail
+
+
+def test_a_clips_file_is_hashed_once_a_call(
+    film: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    plain = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *given: (hashed.append(1), plain(*given))[1])
+    row = clip_sample(film("a.mp4"))
+    assert len({np.asarray(image).tobytes() for image in open_frames([row], tmp_path, [0, 40_000, 80_000])}) == 3
+    assert hashed == [1]

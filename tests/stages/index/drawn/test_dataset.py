@@ -127,15 +127,6 @@ def test_without_scikit_image_the_photos_are_left_out_and_noted(
     assert "scikit-image is not installed" in summary.notes[0]
 
 
-def test_without_pyav_clips_are_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DataError, match=r"pip install 'kuleshov\[demo\]'"):
-        draw_dataset(tmp_path / "new", scenes=1, clips=1)
-    assert not (tmp_path / "new").exists()
-
-
 @pytest.mark.parametrize(
     ("scenes", "clips", "seed", "message"),
     [
