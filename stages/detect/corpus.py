@@ -9,9 +9,7 @@ import numpy as np
 
 from cache.block import Block
 from cache.keys import FACES, WHOLE, BlockSpec, frame_key, item_keys, key_array
-
-PHOTO = int(np.iinfo(np.int64).min)
-"""The time of a photo, which has none."""
+from stages.detect.pictures import PHOTO
 
 SIZE_SPEC = BlockSpec(
     source="media",

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cache.keys import key_list
 from cache.writer import BlockWriter
 from stages.decoding.pool import Crash, Decoded, decoded
-from stages.detect.corpus import PHOTO, Corpus
 from stages.detect.faces import Faces
+from stages.detect.pictures import Look, pictures
 from stages.detect.registry import Detector
 from stages.errors import KuleshovError, MediaError
-from stages.index.manifest import Sample
-from stages.index.samples import TRANSIENT, open_frames
+from stages.index.samples import TRANSIENT
 from stages.timing import Timings
 
 GROUP_FRAMES, GROUP_PIXELS = {"cpu": 4, "cuda": 8}, 8_000_000
@@ -26,53 +22,6 @@ four together than for one at a time, and eight gave nothing more."""
 
 Failures = dict[str, tuple[str, str]]
 """Content -> (reason, detail)."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """A photo or clip to look at.
-
-    Attributes:
-        content: SHA-256 (hex) of its bytes.
-        samples: those that have it, at least one.
-        images_root: where their paths begin.
-        times_us: of the frames wanted, ascending; None: a photo.
-        keys: item keys of these frames' boxes.
-        size_key: of its size, where the store lacks it; else None.
-    """
-
-    content: str
-    samples: tuple[Sample, ...]
-    images_root: Path
-    times_us: tuple[int, ...] | None
-    keys: tuple[bytes, ...]
-    size_key: bytes | None
-
-    @classmethod
-    def of(
-        cls, corpus: Corpus, i: int, lacking: np.ndarray, sized: bool, samples: tuple[Sample, ...], images_root: Path
-    ) -> Look:
-        """Content i of a corpus; `lacking` (F,) bool says which frames are wanted."""
-        start, stop = corpus.first[i : i + 2].tolist()
-        wanted = start + np.flatnonzero(lacking[start:stop])
-        is_photo = corpus.times_us[start] == PHOTO
-        return cls(
-            corpus.contents[i],
-            samples,
-            images_root,
-            None if is_photo else tuple(corpus.times_us[wanted].tolist()),
-            tuple(key_list(corpus.keys[wanted])),
-            None if sized else key_list(corpus.size_keys[i : i + 1])[0],
-        )
-
-
-def pictures(look: Look) -> Iterator[np.ndarray | MediaError]:
-    """In a decoding process: the frames that are asked for, uint8 (H, W, 3) RGB and upright; an error ends them."""
-    try:
-        for image in open_frames(look.samples, look.images_root, look.times_us):
-            yield np.asarray(image)
-    except MediaError as error:
-        yield error
 
 
 class Detection:

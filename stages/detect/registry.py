@@ -16,7 +16,7 @@ from stages.errors import SettingError
 
 _OTHERS = {
     *("__init__", "clips", "corpus", "detections", "faces", "looking"),
-    *("registry", "run", "settings", "table", "tracks"),
+    *("pictures", "registry", "run", "settings", "table", "tracks"),
 }
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 OVERLAP = 0.3
 REACH = 0.25
@@ -119,6 +118,8 @@ def _matches(live: list[_Track], boxes: np.ndarray, landmarks: np.ndarray, time:
     """Pairs of a live track and a face, each at most once."""
     if not live or len(boxes) == 0:
         return []
+    from scipy.optimize import linear_sum_assignment  # 0.4 s to import, and every stage reads detections
+
     shifts = np.array([old.shift(time) for old in live])
     led = np.array([old.box for old in live]) + np.tile(shifts, 2)
     led_marks = np.array([old.landmarks for old in live]) + shifts[:, None]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from PIL import Image
 
 from stages.errors import MediaError
-from stages.index.clips import Probe, probe, read_frames
 from stages.index.manifest import Manifest, Sample
 from stages.index.media import open_image
+
+if TYPE_CHECKING:
+    from stages.index.clips import Probe
 
 T = TypeVar("T")
 
@@ -68,6 +70,8 @@ def probe_shared(samples: Sequence[Sample], images_root: Path) -> Probe:
             `open_sample`.
     """
 
+    from stages.index.clips import probe  # here: photos need no FFmpeg
+
     def ask(sample: Sample) -> Probe:
         path = _unchanged(sample, images_root)
         try:
@@ -95,6 +99,8 @@ def open_frames(samples: Sequence[Sample], images_root: Path, times_us: Sequence
     if times_us is None:
         yield open_shared(samples, images_root)
         return
+    from stages.index.clips import read_frames
+
     sample = _first(samples, lambda sample: _readable(sample, images_root))
     path = sample.located(images_root)
     try:
