@@ -13,7 +13,7 @@ from cache.errors import CacheError
 from stages.errors import KuleshovError
 
 COMMANDS = (
-    *("init", "demo", "index", "detect", "align", "extract", "train", "fuse", "evaluate", "report", "predict"),
+    *("init", "demo", "index", "plan", "detect", "align", "extract", "train", "fuse", "evaluate", "report", "predict"),
     *("weights", "cache", "doctor"),
 )
 _STAGES = {"index", "detect", "align", "extract", "train", "fuse", "evaluate", "report"}

@@ -38,7 +38,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...], command: 
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
-    promised = "init demo index detect align extract train fuse evaluate report predict weights cache doctor"
+    promised = "init demo index plan detect align extract train fuse evaluate report predict weights cache doctor"
     assert set(COMMANDS) == set(promised.split())
 
 
@@ -57,7 +57,9 @@ def test_a_mistyped_command_is_suggested(kuleshov: Run) -> None:
     assert "Did you mean 'detect'" in err
 
 
-@pytest.mark.parametrize("command", ["index", "detect", "align", "extract", "train", "fuse", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "command", ["index", "plan", "detect", "align", "extract", "train", "fuse", "evaluate", "report"]
+)
 def test_without_a_project_a_stage_is_one_line(command: str, kuleshov: Run, tmp_path: Path) -> None:
     status, out, err = kuleshov("-C", tmp_path, command)
     assert status == 1
@@ -76,7 +78,7 @@ def test_a_folder_that_is_not_there(kuleshov: Run, tmp_path: Path) -> None:
 def test_doctor_says_what_is_here(kuleshov: Run) -> None:
     status, out, _ = kuleshov("doctor")
     assert status == 0
-    for word in ("torch:", "auto is", "JPEG yes", "mtcnn_pnet", "store"):
+    for word in ("torch:", "auto is", "openvino", "JPEG yes", "mtcnn_pnet", "store"):
         assert word in out
 
 
