@@ -8,8 +8,8 @@ All run in one process on one thread, photo by photo in turn, and count the CPU 
 other programs then disturb all alike. The ratio is facenet-pytorch's median round over our driver's: `detect_torch` in
 torch, `detect_fast` with the nets in OpenVINO, where that is installed.
 
-Then two processes at once, each on one thread over all photos, for two cores: `detect_torch_2` and `detect_fast_2` are the
-same ratio of what both spend together.
+Then two processes at once, each on one thread over all photos, for two cores: `detect_torch_2` and `detect_fast_2` are
+the same ratio of what both spend together.
 """
 
 from __future__ import annotations

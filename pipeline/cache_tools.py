@@ -255,8 +255,8 @@ def _described(info: BlockInfo, names: dict[str, str]) -> Lines:
     spec = info.spec
     age = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.newest)) if info.newest else "never"
     size = spec.numerics.get("dtype", "float32")
-    row = {"global": "a photo", "frame": "a photo or frame", "face": "a face", "person": "a person box"}[spec.level]
-    yield f"{info.path.name}: {spec.name}, a row is {row}, {'x'.join(map(str, spec.shape)) or 'one'} {size}"
+    rows = {"global": "a photo or frame", "frame": "a photo or frame", "face": "a face", "person": "a person box"}
+    yield f"{info.path.name}: {spec.name}, a row is {rows[spec.level]}, {'x'.join(map(str, spec.shape)) or 'one'} {size}"
     counts = (_number(info.items, "item"), _number(info.rows, "row"), _number(info.shards, "shard"))
     yield f"  {', '.join(counts)}; last written {age}; key {spec.key}"
     skip = {"source", "tap", "level", "shape"}

@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.project import Project
+from pipeline.timings import of_role, save_timings, time_line
 from stages.blocks import BlockRow, Counts, write_block_rows
 from stages.errors import DataError, SettingError
 from stages.ledger import Allowance, Ledger
 from stages.tables import write_csv
+from stages.timing import Spent, Timings
 
 if TYPE_CHECKING:
+    from stages.extract.plan import RolePlan
     from stages.spread import Spread
     from stages.train.run import Inputs
 
@@ -51,18 +54,20 @@ def index(project: Project, allowance: str | None = None) -> Lines:
 
 
 def detect(project: Project, allowance: str | None = None, spread: Spread | None = None) -> Lines:
-    """Photos -> detections.csv and blocks/detect.csv; `spread` is where it computes, None: in this process."""
+    """Photos, clips -> detections.csv and blocks/detect.csv; `spread` is where it computes, None: in this process."""
     from stages.detect.run import run
     from stages.detect.table import write_table
 
-    ledger = Ledger("detect")
-    start = time.monotonic()
+    ledger, timings, start = Ledger("detect"), Timings(), time.monotonic()
     settings, manifest = project.params.detect, project.manifest
-    detections, rows, counts = run(manifest, project.images_root, project.store, settings, ledger, spread)
+    detections, rows, counts = run(manifest, project.images_root, project.store, settings, ledger, spread, timings)
     write_table(project.artifacts / "detections.csv", detections)
     faces = [len(detections.faces(sample_id)) for sample_id in detections.items]
-    lines = _done(project, "detect", "photos", rows, counts, start)
-    lines.append(f"  {sum(faces)} faces; {faces.count(0)} photos without a face")
+    clips = sum(map(len, detections.times.values()))
+    unit = "photos and clips" if detections.times else "photos"
+    lines = _done(project, "detect", unit, rows, counts, start, timings)
+    frames = f" ({len(detections.times)} clips, {clips} frames looked at)" if detections.times else ""
+    lines.append(f"  {sum(faces)} faces; {faces.count(0)} {unit} without a face{frames}")
     return lines + _close(project, ledger, counts.total, allowance)
 
 
@@ -72,16 +77,15 @@ def align(project: Project, allowance: str | None = None) -> Lines:
     from stages.detect.run import read
     from stages.extract.plan import resolve_backbone
 
-    ledger = Ledger("align")
-    start = time.monotonic()
-    settings = project.params
-    detections = read(project.manifest, project.store, settings.detect)
+    ledger, timings, start = Ledger("align"), Timings(), time.monotonic()
+    settings, store = project.params, project.store
+    detections = read(project.manifest, store, settings.detect)
     specs = [resolve_backbone(role, settings.extract, project.weights_folder)[0] for role in settings.extract.backbones]
     templates = sorted({spec.template for spec in specs if spec.template})
-    rows, counts = run(
-        project.manifest, project.images_root, project.store, detections, templates, settings.detect.faces, ledger
-    )
-    lines = _done(project, "align", "photos", rows, counts, start)
+    source = settings.detect.faces
+    rows, counts = run(project.manifest, project.images_root, store, detections, templates, source, ledger, timings)
+    unit = "photos and clips" if detections.times else "photos"
+    lines = _done(project, "align", unit, rows, counts, start, timings)
     lines.append(f"  templates: {', '.join(templates) or 'none wanted'}")
     return lines + _close(project, ledger, counts.total, allowance)
 
@@ -89,43 +93,60 @@ def align(project: Project, allowance: str | None = None) -> Lines:
 def extract(
     project: Project, roles: Sequence[str] = (), allowance: str | None = None, spread: Spread | None = None
 ) -> Lines:
-    """Crops and photos -> features of these roles; of all when none is named. `spread`: as `detect`."""
-    lines: Lines = []
-    for role in roles or sorted(project.params.extract.backbones):
-        lines += _extract_role(project, role, allowance, spread)
-    return lines
-
-
-def _extract_role(project: Project, role: str, allowance: str | None, spread: Spread | None) -> Lines:
+    """Crops, photos and clips -> features of these roles, in one pass; of all when none is named. `spread`: as
+    `detect`."""
     from stages.detect.run import read
     from stages.extract.plan import plan_role
     from stages.extract.run import run
     from stages.extract.views import names as view_names
 
-    name = f"extract/{role}"
-    ledger = Ledger(name)
-    start = time.monotonic()
     settings = project.params
+    if not (names := list(dict.fromkeys(roles)) or sorted(settings.extract.backbones)):
+        return []
+    start, timings = time.monotonic(), Timings()
+    ledgers = {role: Ledger(f"extract/{role}") for role in names}
     detections = read(project.manifest, project.store, settings.detect)
-    plan = plan_role(role, settings.extract, project.weights_folder, detections.key, settings.detect.faces)
-    rows, counts = run(
+    plans = [
+        plan_role(role, settings.extract, project.weights_folder, detections.key, settings.detect.faces)
+        for role in names
+    ]
+    results = run(
         project.manifest,
         project.images_root,
         project.store,
         detections,
-        plan,
+        plans,
         settings.extract,
         project.weights_folder,
-        ledger,
+        ledgers,
         spread,
+        timings,
     )
-    unit = "face groups" if plan.crops else "photos"
-    if len(view_names(settings.extract.views)) > 1:
-        unit = f"views of {unit}"
-    lines = _done(project, name, unit, rows, counts, start)
-    if plan.stands_in_for:
-        lines.append(f"  warning: {plan.spec.name} stands in for {plan.stands_in_for}, whose weights are not here")
-    return lines + _close(project, ledger, counts.total, allowance)
+    wall_s = time.monotonic() - start
+    for role, result in results.items():  # of all roles, before one of them is said to have failed too often
+        write_block_rows(project.artifacts / "blocks" / "extract" / f"{role}.csv", result.rows)
+        ledgers[role].write(project.failures(f"extract/{role}"))
+        if result.counts.computed:
+            save_timings(project, f"extract/{role}", of_role(timings, role), wall_s)
+    views = len(view_names(settings.extract.views)) > 1
+    lines: Lines = []
+    for plan in plans:
+        counts = results[plan.role].counts
+        unit = "face groups" if plan.crops else "photos and frames" if detections.times else "photos"
+        unit = f"views of {unit}" if views else unit
+        lines += _extracted(plan, unit, counts, timings.spent.get(f"forward/{plan.role}", Spent()))
+        lines += _close(project, ledgers[plan.role], counts.total, allowance)
+    return lines + ([time_line(timings, wall_s)] if any(one.counts.computed for one in results.values()) else [])
+
+
+def _extracted(plan: RolePlan, unit: str, counts: Counts, forward: Spent) -> Lines:
+    """What became of a role, and what its network took: the rest of the time is that of all roles."""
+    said = _counted(f"extract/{plan.role}", unit, counts)
+    if counts.computed:
+        said += f"; forward {forward.seconds:.1f} s" + (f", {forward.rate:.1f} a second" if forward.rate else "")
+    if not plan.stands_in_for:
+        return [said]
+    return [said, f"  warning: {plan.spec.name} stands in for {plan.stands_in_for}, whose weights are not here"]
 
 
 def train(project: Project, allowance: str | None = None) -> Lines:
@@ -222,14 +243,24 @@ STAGES: dict[str, Callable[..., Lines]] = {
 }
 
 
-def _done(project: Project, stage: str, unit: str, rows: Sequence[BlockRow], counts: Counts, start: float) -> Lines:
+def _done(
+    project: Project, stage: str, unit: str, rows: Sequence[BlockRow], counts: Counts, start: float, timings: Timings
+) -> Lines:
     write_block_rows(project.artifacts / "blocks" / f"{stage}.csv", rows)
     seconds = time.monotonic() - start
     rate = f", {counts.computed / seconds:.1f} a second" if counts.computed and seconds > 0 else ""
-    return [
+    lines = [f"{_counted(stage, unit, counts)}; {seconds:.1f} s{rate}"]
+    if counts.computed:
+        save_timings(project, stage, timings, seconds)
+        lines.append(time_line(timings, seconds))
+    return lines
+
+
+def _counted(stage: str, unit: str, counts: Counts) -> str:
+    return (
         f"{stage}: {counts.total} {unit}, {counts.computed} computed, {counts.cached} from the store, "
-        f"{counts.failed} failed; {seconds:.1f} s{rate}"
-    ]
+        f"{counts.failed} failed"
+    )
 
 
 def _close(project: Project, ledger: Ledger, total: int, allowance: str | None) -> Lines:

@@ -54,6 +54,11 @@ class Engine:
         return f"{self.runtime}-{self.device}"
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions that compute: torch prepares what OpenVINO gets."""
+        return ("torch",) if self.runtime == "torch" else ("torch", self.runtime)
+
+    @property
     def layout(self) -> str | None:
         """How torch holds images while it computes; None: the runtime decides.
 

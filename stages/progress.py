@@ -23,6 +23,6 @@ def progress(
     return tqdm(items, total=total, desc=desc, unit=unit, delay=1.0, disable=not sys.stderr.isatty(), leave=False)
 
 
-def counter(*, total: int, desc: str, unit: str) -> tqdm[NoReturn]:
+def counter(*, total: int, desc: str, unit: str, shown: bool = True) -> tqdm[NoReturn]:
     """A bar as that of `progress`, moved by `update(n)`; a context manager."""
-    return tqdm(total=total, desc=desc, unit=unit, delay=1.0, disable=not sys.stderr.isatty(), leave=False)
+    return tqdm(total=total, desc=desc, unit=unit, delay=1.0, disable=not (shown and sys.stderr.isatty()), leave=False)

@@ -20,7 +20,7 @@ _imported = sys.modules.get(_REPORTS)
 sys.modules[_REPORTS] = None  # pyright: ignore[reportArgumentType] - how Python is told that there is none
 try:
     import openvino
-    from openvino import opset13 as ops
+    import openvino.opset13 as ops
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 finally:
@@ -28,7 +28,7 @@ finally:
     if _imported is not None:
         sys.modules[_REPORTS] = _imported
 
-__all__ = ["FrontEndManager", "Run", "TorchScriptPythonDecoder", "compiled", "openvino", "ops"]
+__all__ = ["FrontEndManager", "Run", "TorchScriptPythonDecoder", "compiled", "graph", "openvino", "ops"]
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 """The graph's one input -> its outputs, in arrays that no later call writes to."""
@@ -36,7 +36,12 @@ Run = Callable[[np.ndarray], list[np.ndarray]]
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def compiled(graph: openvino.Model, compute: ComputeName = "float32") -> Run:
+def graph(outputs: list[Any], inputs: list[Any]) -> openvino.Model:
+    """A graph from its operations."""
+    return openvino.Model(outputs, inputs)  # pyright: ignore[reportGeneralTypeIssues] - its own stubs do not fit
+
+
+def compiled(model: openvino.Model, compute: ComputeName = "float32") -> Run:
     """Compile a graph of one input, for as many threads as torch uses now.
 
     Left alone, OpenVINO would compute in bfloat16 where the processor has it, and tie its threads to cores: those of
@@ -48,8 +53,8 @@ def compiled(graph: openvino.Model, compute: ComputeName = "float32") -> Run:
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
     }
-    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
-    outputs = len(graph.outputs)
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    outputs = len(model.outputs)
 
     def run(values: np.ndarray) -> list[np.ndarray]:
         request.infer({0: np.ascontiguousarray(values)}, share_inputs=True)

@@ -25,9 +25,10 @@ class Spent(NamedTuple):
 class Timings:
     """Seconds by kind of work. A plain value: a worker sends it back, and the process that asked adds it up.
 
-    Kinds: `load` (networks and their weights), `decode` (in the decoding processes: open, check, turn upright), `detect`,
-    `align`, `forward/ROLE`, `write` (casting rows, and waiting for shards to be written), `wait` (for decoded pictures,
-    with nothing else to do). Work of other processes runs beside the rest: the sum may exceed the stage's time.
+    Kinds: `load` (networks and their weights), `decode` (in the decoding processes: open, check, turn upright),
+    `detect`, `align`, `forward/ROLE`, `write` (casting rows, and waiting for shards to be written), `wait` (for decoded
+    pictures, with nothing else to do). Work of other processes runs beside the rest: the sum may exceed the stage's
+    time.
 
     Attributes:
         spent: kind -> seconds and items.

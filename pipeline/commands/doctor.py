@@ -12,7 +12,7 @@ from pipeline.places import open_store, shared_places, store_place
 
 @click.command()
 def doctor() -> None:
-    """Say what is on this machine: torch and device, decoders, weights, the store, versions.
+    """Say what is on this machine: torch, device and engine, decoders, weights, the store, versions.
 
     \b
     Example:
@@ -25,6 +25,8 @@ def doctor() -> None:
         click.echo(f"  {name}: {version}")
     click.echo("device")
     click.echo(f"  {_device()}")
+    click.echo("engine")
+    click.echo(f"  {_engine()}")
     click.echo("image decoders")
     click.echo(f"  {_decoders()}")
     click.echo("programs")
@@ -51,6 +53,13 @@ def _device() -> str:
         return "the driver offers a CUDA device but this torch cannot use it; set device: cpu, or install another torch"
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     return f"auto is {resolve('auto')} ({name})"
+
+
+def _engine() -> str:
+    from stages.engines import INSTALL, installed, resolve
+
+    found = "openvino is installed" if installed() else f"openvino, faster on a CPU, is not installed: {INSTALL}"
+    return f"auto is {resolve('extract', 'auto', 'auto').name}; {found}"
 
 
 def _decoders() -> str:

@@ -130,8 +130,8 @@ def extract(
 ) -> None:
     """Run backbones once and cache their features.
 
-    ROLES are keys of extract.backbones in params.yaml; all of them when none is given. What the store has costs
-    nothing.
+    ROLES are keys of extract.backbones in params.yaml; all of them when none is given. They share one pass: each photo
+    is decoded once. What the store has costs nothing.
 
     \b
     Example:

@@ -21,6 +21,7 @@ GITIGNORE = """\
 # DVC ignores what it caches under artifacts/; metrics and plots are small and belong in git.
 .venv/
 /dvc_plots/
+/artifacts/timings/
 """
 
 

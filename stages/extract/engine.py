@@ -2,106 +2,162 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
-from stages.device import full_float32, require
-from stages.errors import SettingError
-from stages.extract.plan import LAYOUTS
-
-Forward = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""uint8 (batch, H, W, 3) -> tap -> float32 (batch, ...)."""
+from stages.extract.forward import Forward, Taps
+from stages.timing import Timings
 
 
-def load_forward(name: str, folder: Path, device: str) -> Forward:
-    """A backbone's forward pass on numpy arrays, in inference mode, float32.
+class Run(NamedTuple):
+    """Items that are done.
 
-    Args:
-        name: of the backbone.
-        folder: where weights are.
-        device: `cpu` or `cuda`.
-
-    Raises:
-        SettingError: torch cannot use the device; later, from the forward pass: a batch does not fit its memory.
-        WeightsError: see `stages.backbones.registry.load`.
+    Attributes:
+        keys: of the items.
+        counts: how many rows each has.
+        taps: tap -> (sum of the counts, ...), the items' rows one after another.
     """
-    require(device)
-    import torch
 
-    from stages.backbones import registry
-    from stages.backbones.preprocess import preprocess
-
-    spec = registry.get_spec(name)
-    layout = LAYOUTS[device]
-    model = registry.load(name, weights_dir=folder, device=device).to(memory_format=getattr(torch, layout))
-
-    def forward(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        try:
-            with torch.inference_mode(), full_float32():
-                # a copy: cached crops are read-only maps, which torch does not take
-                images = preprocess(torch.tensor(pixels, device=device), spec)
-                outputs = model(images.contiguous(memory_format=getattr(torch, layout)))
-            return {tap: value.float().cpu().numpy() for tap, value in outputs.items()}
-        except torch.OutOfMemoryError:
-            raise SettingError(
-                f"{name}: extract.batch_size {len(pixels)} does not fit the memory of {device}; lower it"
-            ) from None
-
-    return forward
+    keys: Sequence[bytes]
+    counts: Sequence[int]
+    taps: Taps
 
 
-def packed(
-    items: Iterable[tuple[bytes, np.ndarray]], forward: Forward, batch: int
-) -> Iterator[tuple[bytes, dict[str, np.ndarray]]]:
-    """Forward the rows of many items in batches of exactly `batch` rows, whatever the items' sizes.
+class Packer:
+    """Rows of many items, forwarded in batches of exactly `batch` rows and handed back item by item, in their order.
 
-    The last batch is padded with black rows, so that every forward pass has one shape and a row's bits do not depend
-    on how many rows came with it.
+    The last batch is filled up with black rows, so that every forward pass has one shape and a row's bits do not depend
+    on how many rows came with it. Rows are gathered in one buffer.
 
     Args:
-        items: (key, uint8 (n, H, W, 3)) with n >= 1. Read ahead by as much as fills a batch.
+        forward: gets the buffer itself: it may read it until it returns.
         batch: rows of each forward pass, at least 1.
-
-    Yields:
-        (key, tap -> (n, ...)) in the order of `items`.
+        timings: takes the forward passes' seconds and rows.
+        kind: what they are called there.
     """
-    waiting: deque[tuple[bytes, int]] = deque()
-    pixels: list[np.ndarray] = []
-    done: dict[str, list[np.ndarray]] = {}
-    n_pixels = n_done = 0
-    for key, rows in items:
-        waiting.append((key, len(rows)))
-        pixels.append(rows)
-        n_pixels += len(rows)
-        while n_pixels >= batch:
-            joined = np.concatenate(pixels) if len(pixels) > 1 else pixels[0]
-            _collect(done, forward(np.ascontiguousarray(joined[:batch])))
-            pixels, n_pixels, n_done = [joined[batch:]], n_pixels - batch, n_done + batch
-        while waiting and waiting[0][1] <= n_done:
-            key, count = waiting.popleft()
-            n_done -= count
-            yield key, _take(done, count)
-    if n_pixels:
-        joined = np.concatenate(pixels)
-        padding = np.zeros((batch - n_pixels, *joined.shape[1:]), joined.dtype)
-        _collect(done, {k: v[:n_pixels] for k, v in forward(np.concatenate([joined, padding])).items()})
-    for key, count in waiting:
-        yield key, _take(done, count)
+
+    def __init__(self, forward: Forward, batch: int, timings: Timings | None = None, kind: str = "forward") -> None:
+        self._submit: Callable[[np.ndarray], Callable[[], Taps]] | None = getattr(forward, "submit", None)
+        self._forward, self._batch = forward, batch
+        self._timings, self._kind = Timings() if timings is None else timings, kind
+        self._buffer: np.ndarray | None = None
+        self._filled = 0
+        self._parts: list[_Part] = []
+        self._open: _Long | None = None
+        self._ahead: tuple[Callable[[], Taps], list[_Part]] | None = None
+
+    def push(self, key: bytes, rows: np.ndarray, total: int | None = None) -> list[Run]:
+        """Take the next rows of an item, and forward what fills a batch.
+
+        Args:
+            key: of the item. Its rows may come in several calls, one after the other.
+            rows: uint8 (n, H, W, 3), n >= 1, copied.
+            total: rows of the item in all; None: these.
+
+        Returns:
+            The items that are done now, in order.
+        """
+        if self._buffer is None:
+            self._buffer = np.zeros((self._batch, *rows.shape[1:]), np.uint8)
+        count, stop = len(rows), self._filled + len(rows)
+        if self._open is None and stop <= self._batch and total in (None, count):  # most items
+            self._buffer[self._filled : stop] = rows
+            self._parts.append(_Part(key, count))
+            self._filled = stop
+            return self._full(self._buffer) if stop == self._batch else []
+        item = self._open or _Long(key, count if total is None else total)
+        done: list[Run] = []
+        start = 0
+        while start < count:
+            taken = min(count - start, self._batch - self._filled)
+            self._buffer[self._filled : self._filled + taken] = rows[start : start + taken]
+            self._parts.append(_Part(key, taken, item))
+            self._filled += taken
+            start += taken
+            if self._filled == self._batch:
+                done += self._full(self._buffer)
+        item.missing -= count
+        self._open = item if item.missing else None
+        return done
+
+    def finish(self) -> list[Run]:
+        """Forward the rest. As `push`."""
+        done: list[Run] = []
+        if self._filled and self._buffer is not None:
+            self._buffer[self._filled :] = 0
+            done = self._full(self._buffer)
+        return done + self._settle()
+
+    def _full(self, pixels: np.ndarray) -> list[Run]:
+        parts, rows = self._parts, self._filled
+        self._parts, self._filled = [], 0
+        if self._submit is None:
+            with self._timings.measure(self._kind, rows):
+                outputs = self._forward(pixels)
+            return _runs(parts, outputs)
+        with self._timings.measure(self._kind, rows):
+            waiting = self._submit(pixels)
+        done = self._settle()
+        self._ahead = waiting, parts
+        return done
+
+    def _settle(self) -> list[Run]:
+        """What the batch before gave, where the forward pass works ahead."""
+        if self._ahead is None:
+            return []
+        (waiting, parts), self._ahead = self._ahead, None
+        with self._timings.measure(self._kind):
+            outputs = waiting()
+        return _runs(parts, outputs)
 
 
-def _collect(done: dict[str, list[np.ndarray]], outputs: dict[str, np.ndarray]) -> None:
-    for tap, value in outputs.items():
-        done.setdefault(tap, []).append(value)
+class _Long:
+    """An item that does not lie in one batch: `missing` rows are to come, `done` of its `count` were forwarded."""
+
+    def __init__(self, key: bytes, count: int) -> None:
+        self.key, self.count, self.missing, self.done = key, count, count, 0
+        self.taps: Taps = {}
+
+    def put(self, outputs: Taps, start: int, stop: int) -> None:
+        """Keep its next rows, which are those from `start` to `stop` of a batch."""
+        for tap, values in outputs.items():
+            if not self.done:
+                self.taps[tap] = np.empty((self.count, *values.shape[1:]), values.dtype)
+            self.taps[tap][self.done : self.done + stop - start] = values[start:stop]
+        self.done += stop - start
 
 
-def _take(done: dict[str, list[np.ndarray]], count: int) -> dict[str, np.ndarray]:
-    """The first `count` rows of what is done, removed from it."""
-    taken = {}
-    for tap, parts in done.items():
-        joined = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        taken[tap] = joined[:count]
-        done[tap] = [joined[count:]]
-    return taken
+class _Part(NamedTuple):
+    """Rows in a batch: a whole item, or some of a long one."""
+
+    key: bytes
+    rows: int
+    long: _Long | None = None
+
+
+def _runs(parts: Sequence[_Part], outputs: Taps) -> list[Run]:
+    """The items that end in a batch; whole ones follow each other, and only the rows of long ones are copied."""
+    done: list[Run] = []
+    start = 0
+    for long, some in groupby(parts, lambda part: part.long):
+        keys, counts, _ = zip(*some, strict=True)
+        stop = start + sum(counts)
+        if long is None:
+            done.append(Run(keys, counts, {tap: values[start:stop] for tap, values in outputs.items()}))
+        else:
+            long.put(outputs, start, stop)
+            if long.done == long.count:
+                done.append(Run([long.key], [long.count], long.taps))
+        start = stop
+    return done
+
+
+def each(run: Run) -> Iterator[tuple[bytes, Taps]]:
+    """The items of a run one by one: key and tap -> (n, ...)."""
+    start = 0
+    for key, count in zip(run.keys, run.counts, strict=True):
+        yield key, {tap: values[start : start + count] for tap, values in run.taps.items()}
+        start += count

@@ -1,34 +1,50 @@
-"""What the network sees: cached crops of faces, or whole photos at its size, in every view that is wanted."""
+"""What networks see: cached crops of faces, or whole photos and frames at their sizes, in every view that is wanted.
+
+Each crop is read, and each photo or frame decoded, once for all roles that lack something of it.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Container, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
 from cache.block import Block
 from cache.keys import view_key
-from stages.backbones.spec import BackboneSpec
+from stages.decoding.pool import Crash, decoded
+from stages.detect.corpus import PHOTO
 from stages.errors import MediaError
 from stages.extract import views
+from stages.extract.items import Item
+from stages.extract.pictures import Look, Media, Wish
 from stages.extract.settings import ViewSettings
-from stages.index.manifest import Sample
-from stages.index.samples import open_shared
-from stages.ledger import Ledger
+from stages.timing import Timings
 
-DECODE_AHEAD = 8
-"""Photos decoded before the network asks for them: bounds memory."""
+CHUNK_ROWS = 64
+"""Crops of an item that another view is made of at once: bounds memory where a photo has thousands of faces."""
 
-Owners = Mapping[bytes, Sequence[Sample]]
-"""Key of a plain item -> the samples that have it."""
+Fail = Callable[[bytes, str, str], None]
+"""Takes a plain key, the reason and the detail of what is wrong with that item."""
 
-Inputs = Generator[tuple[bytes, np.ndarray], None, None]
-"""(item key, uint8 (n, H, W, 3)) of the items that can be computed."""
+
+class Seen(NamedTuple):
+    """Rows that networks of one size are to see.
+
+    Attributes:
+        key: of the view of an item.
+        size: which size, a number of `Asked.wanted`.
+        rows: uint8 (n, H, W, 3); the item's next ones.
+        total: rows of the item in all.
+    """
+
+    key: bytes
+    size: int
+    rows: np.ndarray
+    total: int
 
 
 @dataclass(frozen=True)
@@ -36,59 +52,79 @@ class Asked:
     """Items to compute.
 
     Attributes:
-        owners: their plain keys, and whose they are.
-        wanted: keys of the views that are missing, of these items.
-        settings: which views there are.
+        items: by their plain keys.
+        wanted: for each size, the keys (of views) that its networks lack.
+        settings: of the views.
+        views: their names.
     """
 
-    owners: Owners
-    wanted: Container[bytes]
+    items: Mapping[bytes, Item]
+    wanted: Sequence[Container[bytes]]
     settings: ViewSettings
+    views: tuple[str, ...]
 
-    def views(self, key: bytes) -> Iterator[tuple[bytes, str]]:
-        """Key and name of each missing view of an item."""
-        named = ((view_key(key, view), view) for view in views.names(self.settings))
-        return (one for one in named if one[0] in self.wanted)
+    @classmethod
+    def of(cls, items: Mapping[bytes, Item], wanted: Sequence[Container[bytes]], settings: ViewSettings) -> Asked:
+        """With the names of the views."""
+        return cls(items, wanted, settings, views.names(settings))
+
+    def wishes(self, key: bytes) -> tuple[Wish, ...]:
+        """The views of an item that are lacking, and in which sizes."""
+        found: list[Wish] = []
+        for view in self.views:
+            of_view = view_key(key, view)
+            sizes = tuple(size for size, some in enumerate(self.wanted) if of_view in some)
+            if sizes:
+                found.append(Wish(of_view, view, sizes))
+        return tuple(found)
 
 
-def record(samples: Sequence[Sample], ledger: Ledger, reason: str, detail: str) -> None:
-    """Record a failure for all of these samples."""
-    for sample in samples:
-        ledger.record(sample.sample_id, reason, detail)
+def from_crops(asked: Asked, block: Block, fail: Fail) -> Generator[Seen, None, None]:
+    """Cached crops, all of one size. Single ones may be missing: they are failures."""
+    keys = list(asked.items)
+    places, counts = block.find(keys).tolist(), block.count(keys).tolist()
+    for key, place, count in zip(keys, places, counts, strict=True):
+        if count <= 0:
+            fail(key, "missing_crops", f"no {block.spec.source} crops; run kuleshov align")
+            continue
+        rows = block.item_at(place)
+        for of_view, view, _ in asked.wishes(key):
+            for start in range(0, count, CHUNK_ROWS):
+                some = views.of_crops(rows[start : start + CHUNK_ROWS], view, asked.settings, key, start)
+                yield Seen(of_view, 0, some, count)
 
 
-def from_crops(asked: Asked, block: Block, ledger: Ledger) -> Inputs:
-    """Cached crops. Single ones may be missing: they are recorded."""
-    for key, present in zip(asked.owners, block.has(list(asked.owners)), strict=True):
-        if present:
-            rows = block.item(key)[0]
-            for of_view, view in asked.views(key):
-                yield of_view, views.of_crops(rows, view, asked.settings, key)
+def from_media(asked: Asked, look: Look, fail: Fail, timings: Timings) -> Generator[Seen, None, None]:
+    """Whole photos and frames, from the decoding processes; those that cannot be read are failures."""
+    number = 0  # of the job's picture that comes next
+    start = time.perf_counter()
+    for media, value, seconds, last in decoded(look, _media(asked)):
+        timings.add("wait", time.perf_counter() - start)
+        if isinstance(value, list):
+            timings.add("decode", seconds, 1)
+            pixels = iter(value)
+            for key, _, sizes in media.pictures[number][1]:
+                for size in sizes:
+                    yield Seen(key, size, next(pixels)[None], 1)
+            number += 1
         else:
-            record(asked.owners[key], ledger, "missing_crops", f"no {block.spec.source} crops; run kuleshov align")
+            timings.add("decode", seconds)
+            reason, detail = _why(value)
+            for key, _ in media.pictures[number:]:
+                fail(key, reason, detail)
+        if last:
+            number = 0
+        start = time.perf_counter()
 
 
-def from_photos(asked: Asked, images_root: Path, spec: BackboneSpec, ledger: Ledger) -> Inputs:
-    """Whole photos at the network's size, decoded by two threads, each once for all its views."""
-    from stages.backbones.preprocess import fit
+def _why(value: MediaError | Crash) -> tuple[str, str]:
+    return ("decoder_crash", value.detail) if isinstance(value, Crash) else (value.reason, value.detail)
 
-    def decode(key: bytes) -> tuple[bytes, list[tuple[bytes, np.ndarray]] | MediaError]:
-        try:
-            image = open_shared(asked.owners[key], images_root)
-        except MediaError as error:
-            return key, error
-        some = [
-            (of_view, fit(views.of_photo(image, view, asked.settings, key), spec)) for of_view, view in asked.views(key)
-        ]
-        return key, some
 
-    with ThreadPoolExecutor(2) as pool:
-        queue = iter(asked.owners)
-        running = deque(pool.submit(decode, key) for key in islice(queue, DECODE_AHEAD))
-        while running:
-            key, result = running.popleft().result()
-            running.extend(pool.submit(decode, key) for key in islice(queue, 1))
-            if isinstance(result, MediaError):
-                record(asked.owners[key], ledger, result.reason, result.detail)
-            else:
-                yield from ((of_view, pixels[None]) for of_view, pixels in result)
+def _media(asked: Asked) -> Iterator[Media]:
+    """A job for each photo, and for each clip with its frames, which follow each other."""
+    for _, some in groupby(asked.items.items(), lambda entry: entry[1].samples[0].content):
+        entries = list(some)
+        (_, item), *_ = entries
+        times = None if item.time_us == PHOTO else tuple(one.time_us for _, one in entries)
+        yield Media(item.samples, times, tuple((key, asked.wishes(key)) for key, _ in entries))

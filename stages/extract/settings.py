@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from stages.device import DeviceName
+from stages.engines import ComputeName, EngineName
 from stages.settings import Settings
 
 IMPORTED = "imported"
@@ -66,6 +67,9 @@ class ExtractSettings(Settings):
         batch_size: rows a forward pass; smaller batches are padded to it. Not part of the key. On a CPU with fewer than
             16, the last digits of some backbones depend on the number of threads.
         device: `auto`, `cpu` or `cuda`.
+        engine: `auto`, `torch` or `openvino`, see `stages.engines.resolve`.
+        compute: of the networks' layers: `float32`, `bfloat16` or, on a GPU, `float16`.
+        compile: whether torch compiles the networks first (torch.compile): minutes at the start.
         views: cached beside the plain view of every face and photo.
         imported: name -> which block `imported/NAME` is, as `kuleshov cache import` says it.
     """
@@ -74,6 +78,9 @@ class ExtractSettings(Settings):
     dtype: Literal["float16", "float32", "bfloat16"] = "float16"
     batch_size: int = Field(default=16, ge=1)
     device: DeviceName = "auto"
+    engine: EngineName = "auto"
+    compute: ComputeName = "float32"
+    compile: bool = False
     views: ViewSettings = ViewSettings()
     imported: dict[Role, KeyStart] = Field(default_factory=dict)
 

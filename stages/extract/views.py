@@ -47,8 +47,9 @@ def part_of(view: str, settings: ViewSettings, key: bytes, row: int = 0) -> Part
     return x, y, x + side, y + side
 
 
-def of_crops(rows: np.ndarray, view: str, settings: ViewSettings, key: bytes) -> np.ndarray:
-    """A view of face crops, uint8 (n, H, W, 3), in the same size; `key` is the plain item's."""
+def of_crops(rows: np.ndarray, view: str, settings: ViewSettings, key: bytes, first: int = 0) -> np.ndarray:
+    """A view of face crops, uint8 (n, H, W, 3), in the same size; `key` is the plain item's, `first` the number that
+    the first of these rows has in it."""
     if view == PLAIN:
         return rows
     if view == FLIP:
@@ -56,7 +57,7 @@ def of_crops(rows: np.ndarray, view: str, settings: ViewSettings, key: bytes) ->
     height, width = rows.shape[1:3]
     out = np.empty_like(rows)
     for i, row in enumerate(rows):
-        x1, y1, x2, y2 = part_of(view, settings, key, i)
+        x1, y1, x2, y2 = part_of(view, settings, key, first + i)
         box = (x1 * width, y1 * height, x2 * width, y2 * height)
         out[i] = np.asarray(Image.fromarray(row).resize((width, height), Image.Resampling.BILINEAR, box=box))
     return out

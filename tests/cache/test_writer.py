@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cache.collect import Piece, remove
-from cache.errors import StorePlaceError
+from cache.errors import RangeError, StorePlaceError
 from cache.keys import BlockSpec, item_key
 from cache.lock import commit_lock
 from cache.pack import write_shard
@@ -270,3 +270,37 @@ def test_gc_keeps_what_was_recorded_after_it_looked(tmp_path: Path, spec: BlockS
     [path] = (store.place(spec) / "shards").iterdir()
     remove(Piece(path, path.stat().st_size, "unrecorded shard"))  # as it was when gc looked
     assert Store(tmp_path).open(spec).has([item_key("a")]).all()
+
+
+def test_many_items_at_once_are_the_same_as_one_by_one(tmp_path: Path) -> None:
+    spec = BlockSpec("net", "embedding", "face", (3,), 1, numerics={"dtype": "float16"})
+    rows = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    keys, counts = [item_key(f"{i:04x}") for i in range(4)], [2, 1, 0, 4]
+    one, many = Store(tmp_path / "one"), Store(tmp_path / "many")
+    with one.writer(spec, flush_rows=3) as writer:
+        for key, part in zip(keys, np.split(rows, np.cumsum(counts)[:-1]), strict=True):
+            writer.add(key, part)
+    with many.writer(spec, flush_rows=3) as writer:
+        writer.add_many(keys[:3], counts[:3], rows[:3])
+        writer.add_many(keys[3:], counts[3:], rows[3:])
+        writer.add_many([], [], rows[:0])
+    found = [store.open(spec) for store in (one, many)]
+    assert [block.rows(keys)[1].tolist() for block in found] == [[0, 2, 3, 3, 7]] * 2
+    assert found[0].rows(keys)[0].tobytes() == found[1].rows(keys)[0].tobytes()
+    assert found[1].statuses(keys) == ["ok"] * 4
+    assert len(found[1].shards) == 2
+
+
+def test_many_items_of_which_one_is_refused_are_none(tmp_path: Path) -> None:
+    spec = BlockSpec("net", "embedding", "face", (2,), 1, numerics={"dtype": "float16"})
+    keys, store = [item_key("a"), item_key("b"), item_key("c")], Store(tmp_path)
+    with store.writer(spec) as writer:
+        writer.add(keys[2], np.ones((1, 2), np.float32))
+        with pytest.raises(RangeError, match="70000 does not fit float16"):
+            writer.add_many(keys[:2], [1, 1], np.array([[1, 1], [70000, 1]], np.float32))
+        with pytest.raises(ValueError, match="2 items, 2 counts, 3 rows"):
+            writer.add_many(keys[:2], [1, 1], np.ones((3, 2), np.float32))
+        with pytest.raises(ValueError, match=r"rows of shape \(5,\), the spec says \(2,\)"):
+            writer.add_many(keys[:2], [1, 1], np.ones((2, 5), np.float32))
+    assert store.open(spec).has(keys).tolist() == [False, False, True]
+    assert np.array_equal(store.open(spec).item(keys[2])[0], np.ones((1, 2), np.float16))

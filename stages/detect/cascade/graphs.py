@@ -1,6 +1,7 @@
 """MTCNN's three networks as graphs of OpenVINO over facenet-pytorch's state dicts: what `nets` is for torch.
 
-Built layer by layer rather than converted, which takes milliseconds. Inputs and outputs are those of `nets`, but for its filling zeros.
+Built layer by layer rather than converted, which takes milliseconds. Inputs and outputs are those of `nets`,
+but for its filling zeros.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stages.detect.cascade.nets import LAYERS, State, joined
-from stages.runtime import compiled, openvino, ops
+from stages.runtime import compiled, graph, ops
 
 _PLANES, _PIXELS = (0, 3, 1, 2), (0, 2, 3, 1)
 """From pixels whose channels come last to planes, and back."""
@@ -29,7 +30,7 @@ class ProposalGraph:
         x = _convolved(_ordered(pixels, _PLANES), state, LAYERS["proposal"].pools)
         weight, bias = (part[:_PROPOSED] for part in joined(state, LAYERS["proposal"].heads))
         x = _convolution(x, weight[:, :, None, None], bias)
-        self._run = compiled(openvino.Model([_ordered(x, _PIXELS)], [pixels]))
+        self._run = compiled(graph([_ordered(x, _PIXELS)], [pixels]))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (1, height, width, 3) float32, at least 11 px each way -> (rows, columns, 6) float32."""
@@ -60,7 +61,7 @@ class CropGraph:
         x = _product(x, state[f"dense{number}.weight"], state[f"dense{number}.bias"])
         x = ops.prelu(x, _constant(state[f"prelu{number}.weight"]))
         x = _product(x, *joined(state, layers.heads))
-        self._run = compiled(openvino.Model([x], [pixels]))
+        self._run = compiled(graph([x], [pixels]))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (bucket, side, side, 3) float32 -> (bucket, OUTPUTS) float32."""

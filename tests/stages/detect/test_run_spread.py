@@ -15,6 +15,7 @@ from stages.detect import mtcnn
 from stages.detect import run as stage
 from stages.detect.run import boxes_spec, run
 from stages.detect.settings import DetectSettings
+from stages.device import DeviceName
 from stages.errors import SettingError
 from stages.index.manifest import Manifest
 from stages.ledger import Ledger
@@ -78,7 +79,7 @@ def test_faces_are_the_same_bits(
     loaded: list[str] = []
     load = mtcnn.load
 
-    def counting(settings: DetectSettings, device: str) -> mtcnn.Mtcnn:
+    def counting(settings: DetectSettings, device: DeviceName) -> mtcnn.Mtcnn:
         loaded.append(device)
         return load(settings, device)
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.backbones import weights
-from stages.backbones.registry import get_spec
-from stages.errors import SettingError
-from stages.extract.engine import Forward, load_forward, packed
+from stages.extract.engine import Packer, Run, each
+from stages.extract.forward import Forward, Taps
+from stages.timing import Timings
+
+
+def packed(items: Iterable[tuple[bytes, np.ndarray]], forward: Forward, batch: int) -> Iterator[tuple[bytes, Taps]]:
+    """Items through one packer, one by one."""
+    packer = Packer(forward, batch)
+    for key, rows in items:
+        for run in packer.push(key, rows):
+            yield from each(run)
+    for run in packer.finish():
+        yield from each(run)
 
 
 def linear(calls: list[int]) -> Forward:
@@ -62,54 +68,83 @@ def test_rows_come_as_soon_as_their_batch_is_full() -> None:
     assert taken == [0, 1, 2, 3]
 
 
-@pytest.fixture(scope="module")
-def resnet29(weights_folder: Path) -> Forward:
-    return load_forward("resnet29", weights_folder, "cpu")
+def pixels_of(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 2, 3, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", ["resnet29", "expression", "mini_xception", "effnet_lite0"])
-def test_bits_of_a_row_do_not_depend_on_its_neighbours_or_threads(name: str, weights_folder: Path) -> None:
-    spec = get_spec(name)
-    if not weights.status(spec.weights, weights_folder).present:
-        pytest.skip(f"the weights of {name} are not here")
-    forward, tap = load_forward(name, weights_folder, "cpu"), spec.taps[0]
-    rows = np.random.default_rng(0).integers(0, 256, (6, *spec.input_size, 3), dtype=np.uint8)
-    items = [(b"a", rows[:1]), (b"b", rows[1:6])]
-    together = np.concatenate([taps[tap.name] for _, taps in packed(items, forward, 4)])
-    assert together.shape == (6, *tap.shape)
-    assert together.dtype == np.float32
-    for i in range(6):
-        [(_, alone)] = packed([(b"x", rows[i : i + 1])], forward, 4)
-        assert alone[tap.name].tobytes() == together[i].tobytes()
-    [(_, one)] = packed([(b"x", rows)], forward, 16)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3 - threads if threads in {1, 2} else 1)
-    try:
-        [(_, other)] = packed([(b"x", rows)], forward, 16)
-    finally:
-        torch.set_num_threads(threads)
-    assert one[tap.name].tobytes() == other[tap.name].tobytes()
+@given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=5), max_size=6), st.integers(1, 7), st.booleans())
+def test_an_item_may_come_in_pieces(items: list[list[int]], batch: int, ahead: bool) -> None:
+    calls: list[int] = []
+    forward = Ahead(calls) if ahead else linear(calls)
+    packer, runs = Packer(forward, batch), list[Run]()
+    whole = {bytes([i]): pixels_of(sum(pieces), i) for i, pieces in enumerate(items)}
+    for (key, rows), pieces in zip(whole.items(), items, strict=True):
+        for part in np.split(rows, np.cumsum(pieces)[:-1]):
+            runs += packer.push(key, part, len(rows))
+    runs += packer.finish()
+    found = {key: taps for run in runs for key, taps in each(run)}
+    assert list(found) == list(whole)
+    assert set(calls) <= {batch}
+    for key, rows in whole.items():
+        for tap, values in linear([])(rows).items():
+            assert np.array_equal(found[key][tap], values)
 
 
-def test_read_only_crops_are_taken(resnet29: Forward, pixels: Callable[[int, int], np.ndarray]) -> None:
-    crops = pixels(0, 1)
-    crops.flags.writeable = False  # as a map of a shard: torch would warn, and warnings are errors here
-    [(_, taps)] = packed([(b"x", crops)], resnet29, 1)
-    assert np.isfinite(taps["embedding"]).all()
+class Ahead:
+    """As `linear`, a batch ahead: what is waited for is computed from a copy that was taken at once."""
+
+    def __init__(self, calls: list[int]) -> None:
+        self._forward, self.waited = linear(calls), 0
+
+    def __call__(self, pixels: np.ndarray) -> Taps:
+        raise AssertionError("it has submit")
+
+    def submit(self, pixels: np.ndarray) -> Callable[[], Taps]:
+        taken = pixels.copy()
+
+        def wait() -> Taps:
+            self.waited += 1
+            return self._forward(taken)
+
+        return wait
 
 
-def test_a_gpu_that_is_not_there(weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(SettingError, match="set device to cpu"):
-        load_forward("resnet29", weights_folder, "cuda")
+def test_one_batch_is_computed_while_the_next_is_gathered() -> None:
+    forward = Ahead([])
+    packer = Packer(forward, 2)
+    assert packer.push(b"a", pixels_of(2)) == []
+    assert packer.push(b"b", pixels_of(1)) == []
+    assert forward.waited == 0
+    assert [run.keys for run in packer.push(b"c", pixels_of(1))] == [(b"a",)]
+    assert forward.waited == 1
+    assert [run.keys for run in packer.finish()] == [(b"b", b"c")]
+    assert packer.finish() == []
 
 
-def test_a_batch_that_does_not_fit(
-    resnet29: Forward, pixels: Callable[[int, int], np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(self: torch.nn.Module, pixels: torch.Tensor) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def test_whole_items_of_a_batch_are_handed_back_together_and_rows_are_counted() -> None:
+    timings = Timings()
+    packer = Packer(linear([]), 4, timings, "forward/face")
+    sizes = [1, 2, 2, 1, 1, 1]
+    runs = [run for i, size in enumerate(sizes) for run in packer.push(bytes([i]), pixels_of(size, i))]
+    runs += packer.finish()
+    assert [(list(run.keys), list(run.counts)) for run in runs] == [
+        ([b"\0", b"\1"], [1, 2]),
+        ([b"\2"], [2]),
+        ([b"\3", b"\4", b"\5"], [1, 1, 1]),
+    ]
+    assert timings.spent["forward/face"].items == 8
+    assert timings.spent["forward/face"].seconds > 0
 
-    monkeypatch.setattr(torch.nn.Module, "__call__", full)
-    with pytest.raises(SettingError, match=r"resnet29: extract\.batch_size 2 does not fit the memory of cpu; lower it"):
-        resnet29(pixels(0, 2))
+
+def test_the_last_batch_is_filled_with_black() -> None:
+    seen: list[np.ndarray] = []
+
+    def forward(pixels: np.ndarray) -> Taps:
+        seen.append(pixels.copy())
+        return {"sum": pixels.reshape(len(pixels), -1).sum(1, dtype=np.float32)}
+
+    packer = Packer(forward, 3)
+    packer.push(b"a", np.full((4, 1, 1, 3), 255, np.uint8))
+    packer.finish()
+    assert seen[0].min() == 255
+    assert seen[1].reshape(3, -1).max(1).tolist() == [255, 0, 0]

@@ -11,8 +11,9 @@ from stages import device
 from stages.align.run import crops_spec
 from stages.align.templates import find
 from stages.backbones import weights
+from stages.engines import TORCH_CPU, Engine, installed
 from stages.errors import SettingError, WeightsError
-from stages.extract.plan import plan_role, resolve_backbone
+from stages.extract.plan import RolePlan, plan_role, resolve_backbone
 from stages.extract.settings import BackboneSettings, ExtractSettings
 
 KEY = "0" * 64
@@ -20,7 +21,7 @@ KEY = "0" * 64
 
 def settings(**changes: object) -> ExtractSettings:
     role = {"backbone": "resnet29", "taps": ("embedding",), **changes}
-    return ExtractSettings(backbones={"identity": BackboneSettings.model_validate(role)}, device="cpu")
+    return ExtractSettings(backbones={"identity": BackboneSettings.model_validate(role)}, device="cpu", engine="torch")
 
 
 @pytest.fixture
@@ -45,6 +46,31 @@ def test_a_plan(weights_folder: Path) -> None:
         "compute": "float32",
         "dtype": "float16",
     }
+    assert plan.engine == TORCH_CPU
+
+
+def test_the_engine_is_in_the_key(weights_folder: Path) -> None:
+    def plan(**changes: object) -> RolePlan:
+        chosen = ExtractSettings.model_validate({**settings().model_dump(), "engine": "auto", **changes})
+        return plan_role("identity", chosen, weights_folder, KEY, "found")
+
+    def numerics(**changes: object) -> dict[str, object]:
+        return dict(plan(**changes).blocks["embedding"].numerics)
+
+    fast = {"engine": "openvino-cpu", "compute": "float32", "dtype": "float16"}
+    assert numerics(engine="openvino") == fast  # whether it is installed here or not: rows can be read
+    assert plan(engine="openvino").engine == Engine("openvino", "cpu")
+    assert numerics(engine="openvino", compute="bfloat16") == {**fast, "compute": "bfloat16"}
+    torch = {"engine": "torch-cpu", "layout": "channels_last", "compute": "float32", "dtype": "float16"}
+    assert numerics(compile=True) == {**torch, "compile": "torch.compile"}
+    assert numerics() == (fast if installed() else torch)
+    gpu = {"engine": "torch-cuda", "layout": "channels_last", "compute": "float16", "dtype": "float16"}
+    assert numerics(device="cuda", compute="float16") == gpu
+    assert numerics(device="cuda") == {**gpu, "layout": "contiguous_format", "compute": "float32"}
+    with pytest.raises(SettingError, match=r"extract\.compute is float16, which a CPU does not"):
+        plan(compute="float16")
+    with pytest.raises(SettingError, match=r"extract\.engine is openvino, which is for CPUs"):
+        plan(engine="openvino", device="cuda")
 
 
 def test_the_key_follows_what_changes_values(weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

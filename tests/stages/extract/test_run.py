@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from stages.blocks import Counts
 from stages.errors import MissingInputError, WeightsError
 from stages.extract import inputs
 from stages.extract import run as stage
-from stages.extract.engine import Forward, load_forward
+from stages.extract.forward import Forward, load_forward
 from stages.extract.plan import RolePlan, plan_role
 from stages.extract.run import run
 from stages.extract.settings import BackboneSettings, ExtractSettings
@@ -80,7 +80,7 @@ def test_rows_are_the_networks_and_a_second_run_computes_nothing(
     assert counts == Counts(total=3, computed=3, failed=0)  # twin.png is a.png, c.png has no face
     assert not ledger.entries
     block = place.store.open(plan.blocks["embedding"])
-    forward = load_forward("resnet29", weights_folder, "cpu")
+    forward = load_forward("resnet29", weights_folder, plan.engine)
     for seed, (name, count) in enumerate({"a.png": 2, "b.png": 1, "c.png": 0, "d.png": 3}.items()):
         if count:
             padded = np.concatenate([pixels(seed, count), np.zeros((4 - count, 150, 150, 3), np.uint8)])
@@ -264,17 +264,18 @@ def test_the_writer_is_flushed_when_the_store_refuses_a_row(
     place: Any, plan: RolePlan, go: Callable[..., tuple[list, Counts, Ledger]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     added: list[bytes] = []
-    add = BlockWriter.add
+    add = BlockWriter.add_many
 
-    def refusing(self: BlockWriter, key: bytes, rows: np.ndarray | None, **more: str) -> None:
-        if len(added) == 2:
+    def refusing(self: BlockWriter, keys: Sequence[bytes], counts: Sequence[int], rows: np.ndarray) -> None:
+        if added:
             raise RangeError("no")
-        added.append(key)
-        add(self, key, rows, **more)
+        added.extend(keys)
+        add(self, keys, counts, rows)
 
     use(monkeypatch, means)
     with monkeypatch.context() as patch:
-        patch.setattr(BlockWriter, "add", refusing)
+        patch.setattr(BlockWriter, "add_many", refusing)
         with pytest.raises(RangeError):
             go(plan)
+    assert added
     assert place.store.open(plan.blocks["embedding"]).has(added).all()

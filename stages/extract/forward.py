@@ -1,0 +1,114 @@
+"""A backbone's forward pass on numpy arrays, by the engine that its plan names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.device import full_float32
+from stages.engines import ComputeName, Engine, require
+from stages.errors import SettingError
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.backbones.spec import BackboneSpec
+
+Taps = dict[str, np.ndarray]
+"""Tap -> its rows, float32 (n, ...)."""
+
+Forward = Callable[[np.ndarray], Taps]
+"""uint8 (batch, H, W, 3) -> tap -> float32 (batch, ...), in arrays that no later call writes to.
+
+One that works beside this thread also has `submit(pixels) -> outputs`: it has taken the pixels when it returns, and
+`outputs()` waits for what it would have given."""
+
+Network = Callable[["torch.Tensor"], dict[str, "torch.Tensor"]]
+"""Normalised images (B, C, H, W) -> tap -> (B, ...), on their device."""
+
+
+def load_forward(name: str, folder: Path, engine: Engine) -> Forward:
+    """A backbone's forward pass, without gradients.
+
+    Args:
+        name: of the backbone.
+        folder: where weights are.
+        engine: that computes; a row's bits depend on it.
+
+    Raises:
+        SettingError: this machine cannot compute with the engine, or the engine not this network; later, from the
+            forward pass: a batch does not fit the device's memory, or the network cannot be compiled.
+        WeightsError: see `stages.backbones.registry.load`.
+    """
+    require("extract", engine)
+    from stages.backbones import registry
+
+    spec = registry.get_spec(name)
+    model = registry.load(name, weights_dir=folder, device=engine.device)
+    if engine.runtime == "openvino":
+        from stages.extract.forward_openvino import OpenVinoForward
+
+        return OpenVinoForward(spec, model, engine.compute)
+    import torch
+
+    network: Network = model.to(memory_format=getattr(torch, str(engine.layout)))
+    if engine.compile:
+        network = torch.compile(network, dynamic=False)
+    network = _guarded(network, spec, engine)
+    if engine.device == "cuda":
+        from stages.extract.forward_cuda import CudaForward
+
+        return CudaForward(network)
+
+    def forward(pixels: np.ndarray) -> Taps:
+        # a copy: cached crops are read-only maps, which torch does not take
+        outputs = network(torch.tensor(pixels))
+        return {tap: value.numpy() for tap, value in outputs.items()}
+
+    return forward
+
+
+def _guarded(network: Network, spec: BackboneSpec, engine: Engine) -> Network:
+    """A network on uint8 pixels (B, H, W, 3), and its outputs in float32; what users can mend is a SettingError."""
+    import torch
+
+    from stages.backbones.preprocess import preprocess
+
+    layout = getattr(torch, str(engine.layout))
+
+    def run(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        try:
+            with torch.inference_mode(), full_float32(), precision(engine.device, engine.compute):
+                outputs = network(preprocess(pixels, spec).contiguous(memory_format=layout))
+                return {tap: value.float() for tap, value in outputs.items()}
+        except torch.OutOfMemoryError:
+            raise SettingError(
+                f"{spec.name}: extract.batch_size {len(pixels)} does not fit the memory of {engine.device}; lower it"
+            ) from None
+        except RuntimeError as error:
+            if not engine.compile:
+                raise
+            raise _uncompiled(spec.name, error) from error
+
+    return run
+
+
+def precision(device: str, compute: ComputeName) -> AbstractContextManager[object]:
+    """Layers compute in this; those that need float32 keep it (torch's autocast)."""
+    if compute == "float32":
+        return nullcontext()
+    import torch
+
+    return torch.autocast(device, dtype=getattr(torch, compute))
+
+
+def _uncompiled(name: str, error: RuntimeError) -> SettingError:
+    """What torch.compile says when it fails: a compiler that does not work, no Triton for a GPU."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return SettingError(
+        f"{name}: torch.compile fails here ({reason[:160]}); mend what it says, or set extract.compile to false"
+    )

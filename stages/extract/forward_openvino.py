@@ -1,0 +1,91 @@
+"""A backbone's forward pass in OpenVINO: its torch network converted, preprocessing left to torch.
+
+The converter is called below `openvino.convert_model`, which takes twice as long.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.backbones.preprocess import preprocess
+from stages.backbones.spec import BackboneSpec
+from stages.engines import ComputeName
+from stages.errors import SettingError
+from stages.runtime import FrontEndManager, Run, TorchScriptPythonDecoder, compiled, openvino
+
+
+class _Listed(nn.Module):
+    """A backbone whose outputs are in the order of its taps, without names: what the converter takes."""
+
+    def __init__(self, model: nn.Module, taps: list[str]) -> None:
+        super().__init__()
+        self.model, self.taps = model, taps
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.model(images)
+        return tuple(outputs[tap] for tap in self.taps)
+
+
+class OpenVinoForward:
+    """uint8 (batch, H, W, 3) -> tap -> float32 (batch, ...).
+
+    A row's bits are the same at each place of a batch and in batches of any size (checked by tests). For each size of a
+    batch the graph is compiled once; the engine sends batches of one size.
+    """
+
+    def __init__(self, spec: BackboneSpec, model: nn.Module, compute: ComputeName) -> None:
+        """Convert a network.
+
+        Args:
+            spec: of the backbone.
+            model: in eval mode, on the CPU.
+
+        Raises:
+            SettingError: OpenVINO cannot run this network.
+        """
+        self._spec = spec
+        self._compute: ComputeName = compute
+        self._taps = [tap.name for tap in spec.taps]
+        example = torch.zeros(1, spec.channels, *spec.input_size)
+        try:
+            # the graph's constants are the network's own memory, which the decoder keeps
+            self._decoder, self._graph = _converted(_Listed(model, self._taps), example)
+        except Exception as error:  # the converter's own kinds have no base in common
+            raise _refused(spec, error) from error
+        self._runs: dict[int, Run] = {}
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        # a copy: cached crops are read-only maps, which torch does not take
+        images = preprocess(torch.tensor(pixels), self._spec).numpy()
+        if len(images) not in self._runs:
+            self._runs[len(images)] = self._compiled(images.shape)
+        return dict(zip(self._taps, self._runs[len(images)](images), strict=True))
+
+    def _compiled(self, shape: tuple[int, ...]) -> Run:
+        try:
+            self._graph.reshape(openvino.PartialShape(list(shape)))
+            return compiled(self._graph, self._compute)
+        except RuntimeError as error:
+            raise _refused(self._spec, error) from error
+
+
+def _converted(model: nn.Module, example: torch.Tensor) -> tuple[Any, openvino.Model]:
+    """The graph of a network, and what must live as long as it."""
+    with warnings.catch_warnings(), torch.no_grad():
+        # that tracing will go, and that it takes sizes for constants: inputs have one size here
+        warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
+        traced = torch.jit.trace(model, example, check_trace=False)
+        decoder = TorchScriptPythonDecoder(traced, example_input=example)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    return decoder, frontend.convert(frontend.load(decoder))
+
+
+def _refused(spec: BackboneSpec, error: Exception) -> SettingError:
+    reason = " ".join(str(error).split())[:160]
+    return SettingError(f"{spec.name}: OpenVINO cannot run it ({reason}); set extract.engine to torch")
