@@ -126,13 +126,14 @@ def gather(
     sizes = detections.sizes_of(kept).astype(np.float32)
     face_rows = _stored(faces, [picked.keys] * len(faces), picked.counts, keep, views)
     global_rows = _global_rows(globals_, kept, detections, views)
+    offsets = _offsets(np.bincount(owner, minlength=len(kept)))
     few = face_rows.nbytes + global_rows.nbytes <= held_bytes
     return Features(
         samples=tuple(kept),
         faces=face_rows.held() if few else face_rows,
-        offsets=_offsets(np.bincount(owner, minlength=len(kept))),
+        offsets=offsets,
         face_index=face_index,
-        places=_places(kept, detections, owner, face_index),
+        places=_places(kept, detections, offsets, face_index),
         boxes=boxes[keep] / np.tile(sizes, 2)[owner],
         global_=global_rows.held() if few else global_rows,
         views=len(views),
@@ -195,12 +196,14 @@ def _global_rows(
     return MeanRows(rows, _offsets(np.tile(np.bincount(owner, minlength=len(samples)), len(views))))
 
 
-def _places(samples: Sequence[Sample], detections: Detections, owner: np.ndarray, face_index: np.ndarray) -> np.ndarray:
-    """See `Features.places`; `owner` (F,) says which sample each face is of."""
+def _places(
+    samples: Sequence[Sample], detections: Detections, offsets: np.ndarray, face_index: np.ndarray
+) -> np.ndarray:
+    """See `Features.places`, and for the offsets `Features.offsets`."""
     places = np.stack([np.zeros_like(face_index), face_index], axis=1)
     for i, sample in enumerate(samples if detections.times else ()):
         if sample.sample_id in detections.times:
-            mine = np.flatnonzero(owner == i)
+            mine = slice(offsets[i], offsets[i + 1])
             places[mine] = detections.places(sample.sample_id)[face_index[mine]]
     return places
 

@@ -94,13 +94,14 @@ class MeanRows:
     Args:
         rows: of the frames.
         offsets: (R + 1,) int64; row i is the mean of `rows[offsets[i]:offsets[i + 1]]`, at least one.
+        scale: subtracted and divided by; None: means as they are.
 
     Attributes:
         shape: (R, D).
     """
 
-    def __init__(self, rows: StoredRows, offsets: np.ndarray) -> None:
-        self._rows, self._offsets = rows, offsets
+    def __init__(self, rows: StoredRows, offsets: np.ndarray, scale: Scale | None = None) -> None:
+        self._rows, self._offsets, self._scale = rows, offsets, scale
         self.shape = (len(offsets) - 1, rows.shape[1])
 
     def __len__(self) -> int:
@@ -118,11 +119,12 @@ class MeanRows:
         counts = (self._offsets[1:] - self._offsets[:-1])[numbers]
         rows = self._rows[spans(self._offsets[:-1][numbers], counts)]
         sums = np.add.reduceat(rows.astype(np.float64), np.cumsum(counts) - counts, axis=0)
-        return (sums / counts[:, None]).astype(np.float32)
+        out = (sums / counts[:, None]).astype(np.float32)
+        return out if self._scale is None else standardized(out, self._scale)
 
     def scaled(self, scale: Scale) -> MeanRows:
         """These rows, standardized whenever they are read."""
-        return MeanRows(self._rows.scaled(scale), self._offsets)
+        return MeanRows(self._rows, self._offsets, scale)
 
     def held(self) -> np.ndarray:
         """All rows in memory, (R, D) float32."""
