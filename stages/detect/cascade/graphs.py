@@ -21,6 +21,9 @@ _PLANES, _PIXELS = (0, 3, 1, 2), (0, 2, 3, 1)
 _PROPOSED = 6
 """Outputs that P-Net has; the zeros of `nets` after them are of no use here."""
 
+SHAPES = 512
+"""Sizes of P-Net's input that OpenVINO keeps kernels for: those of some 40 photo sizes, about 200 MB."""
+
 
 class ProposalGraph:
     """P-Net, over a level of the pyramid."""
@@ -30,10 +33,18 @@ class ProposalGraph:
         x = _convolved(_ordered(pixels, _PLANES), state, LAYERS["proposal"].pools)
         weight, bias = (part[:_PROPOSED] for part in joined(state, LAYERS["proposal"].heads))
         x = _convolution(x, weight[:, :, None, None], bias)
-        self._run = compiled(graph([_ordered(x, _PIXELS)], [pixels]))
+        self._graph = graph([_ordered(x, _PIXELS)], [pixels])
+        self._run = compiled(self._graph)
+        self._shapes: set[tuple[int, ...]] = set()
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Pixels (1, height, width, 3) float32, at least 11 px each way -> (rows, columns, 6) float32."""
+        shape = tuple(pixels.shape)
+        if shape not in self._shapes:
+            if len(self._shapes) == SHAPES:  # OpenVINO keeps what it made for each: begin anew
+                self._run = compiled(self._graph)
+                self._shapes.clear()
+            self._shapes.add(shape)
         [found] = self._run(pixels.numpy())
         return torch.from_numpy(found[0])
 
