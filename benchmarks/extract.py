@@ -67,12 +67,16 @@ ROUNDS = 5
 BATCHES = (1, 2, 4, 8, 16, 32)
 
 
+DEVICE = ["cpu"]
+"""Where the networks compute."""
+
+
 def settings_of(engine: str, batch: int = 16) -> tuple[DetectSettings, ExtractSettings]:
     """The settings of both ways through the stages."""
     backbones = {_role(name): BackboneSettings(backbone=name, taps=(tap,)) for name, tap in TAPS.items()}
     return (
-        DetectSettings(device="cpu", engine=engine),  # pyright: ignore[reportArgumentType]
-        ExtractSettings(backbones=backbones, device="cpu", batch_size=batch, engine=engine),  # pyright: ignore[reportArgumentType]
+        DetectSettings(device=DEVICE[0], engine=engine),  # pyright: ignore[reportArgumentType]
+        ExtractSettings(backbones=backbones, device=DEVICE[0], batch_size=batch, engine=engine),  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -167,12 +171,15 @@ def bare_backbone(spec: BackboneSpec, engine: Engine, pixels: np.ndarray) -> Cal
 
         return run
     layout = getattr(torch, str(engine.layout))
-    net, images = net.to(memory_format=layout), images.contiguous(memory_format=layout)
+    net = net.to(engine.device).to(memory_format=layout)
+    images = images.to(engine.device).contiguous(memory_format=layout)
 
     def run_torch(size: int) -> None:
         with torch.inference_mode():
             for start in range(0, len(images) - size + 1, size):
                 net(images[start : start + size])
+        if engine.device == "cuda":
+            torch.cuda.synchronize()
 
     return run_torch
 
@@ -193,7 +200,7 @@ class Heard:
 
 def bare_detector(images: Sequence[Image.Image], settings: DetectSettings) -> Callable[[], None]:
     """P-Net, R-Net and O-Net on the very tensors that they see of these photos; nothing else."""
-    detector = mtcnn.load(settings, "cpu")
+    detector = mtcnn.load(settings, settings.device)
     calls: list[tuple[Any, Any]] = []
     cascade = detector._cascade
     for name in ("_proposal", "_refine", "_output"):
@@ -286,10 +293,12 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=PHOTOS, help="(default %(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default %(default)s)")
     parser.add_argument("--engine", default="auto", help="auto, torch or openvino (default %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, where wall time counts (default %(default)s)")
     parser.add_argument("--papers", action="store_true", help="the papers' backbones, with random weights")
     parser.add_argument("--second", type=int, default=SECOND, help="photos of the second pass; 0: none")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    DEVICE[0] = options.device
     kept_networks()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
