@@ -51,7 +51,8 @@ class Wanted:
 
 
 def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
-    """The blocks that the settings ask for, in the order in which the stages write them, each once.
+    """The blocks that the settings ask for, in the order in which the stages write them, each once. Without clips in
+    the manifest, and where there is none, there are no times of frames to ask for.
 
     Returns them, and a line for each role whose keys cannot be known because its weights are not here, and for each
     imported block that is not in the store.
@@ -62,11 +63,9 @@ def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
     """
     settings = project.params
     boxes = boxes_spec(settings.detect)
-    found = [
-        Wanted(SIZE_SPEC, "photo", "detect"),
-        Wanted(TIMES_SPEC, "clip", "detect"),
-        Wanted(boxes, "boxes", "detect"),
-    ]
+    found = [Wanted(SIZE_SPEC, "photo", "detect"), Wanted(boxes, "boxes", "detect")]
+    if _has_clips(project):  # first: where a clip has no times, it has no size and no boxes
+        found.insert(0, Wanted(TIMES_SPEC, "clip", "detect"))
     crops: dict[str, Wanted] = {}
     taps: list[Wanted] = []
     plans, missing = role_plans(project, boxes.key)
@@ -80,6 +79,12 @@ def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
     brought, lost = _imported(project)
     once = {one.spec.key: one for one in (*found, *crops.values(), *taps, *brought)}
     return list(once.values()), unknown + lost
+
+
+def _has_clips(project: Project) -> bool:
+    if not (project.artifacts / "manifest.csv").exists():
+        return False
+    return any(sample.media == "video" for sample in project.manifest)
 
 
 def _imported(project: Project) -> tuple[list[Wanted], list[str]]:
@@ -161,13 +166,16 @@ def _why_sample(project: Project, sample: Sample) -> Lines:
     source, times = project.params.detect.faces, clip_times(project)
     yield f"{sample.sample_id}: {sample.path}, content {sample.content[:12]}"
     unread = faceless = ""  # why later blocks have no item of this sample
+    probed = True
     for one in wanted:
         spec, keys = one.spec, one.keys(sample, source, times)
         if one.kind == "clip" and not keys:
             continue
         if not keys and one.kind == "faces":
             faceless = "no item, the data give this sample no face box"
-        absent = "" if one.command == "detect" else unread or (faceless if one.kind == "faces" else "")
+        absent = unread or (faceless if one.kind == "faces" else "")
+        if one.command == "detect" and probed:
+            absent = ""
         head = f"{spec.name} ({spec.level}): "
         block = project.store.open(spec)
         here = block.statuses(keys)
@@ -186,7 +194,7 @@ def _why_sample(project: Project, sample: Sample) -> Lines:
         if one.command == "detect" and here:
             bad = next((status for status in here if status not in {"ok", "no_face", ""}), None)
             if bad is not None:
-                unread = f"no item, detection failed ({bad})"
+                unread, probed = f"no item, detection failed ({bad})", probed and one.kind != "clip"
             elif set(here) == {"no_face"} and source == "found":
                 faceless = f"no item, no face was found in this {'photo' if sample.media == 'image' else 'clip'}"
     yield from unknown
@@ -256,7 +264,8 @@ def _described(info: BlockInfo, names: dict[str, str]) -> Lines:
     age = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.newest)) if info.newest else "never"
     size = spec.numerics.get("dtype", "float32")
     rows = {"global": "a photo or frame", "frame": "a photo or frame", "face": "a face", "person": "a person box"}
-    yield f"{info.path.name}: {spec.name}, a row is {rows[spec.level]}, {'x'.join(map(str, spec.shape)) or 'one'} {size}"
+    shape = "x".join(map(str, spec.shape)) or "one"
+    yield f"{info.path.name}: {spec.name}, a row is {rows[spec.level]}, {shape} {size}"
     counts = (_number(info.items, "item"), _number(info.rows, "row"), _number(info.shards, "shard"))
     yield f"  {', '.join(counts)}; last written {age}; key {spec.key}"
     skip = {"source", "tap", "level", "shape"}

@@ -58,7 +58,7 @@ class Clips:
 
 def read_clips(manifest: Manifest, store: Store, settings: ClipSettings) -> Clips:
     """The frames that an earlier run found; a clip that no run looked into is among `failed`."""
-    contents = list(dict.fromkeys(sample.content for sample in manifest.samples if sample.media == "video"))
+    contents = list(_shared(manifest))
     if not contents:
         return Clips()
     block = store.open(TIMES_SPEC)
@@ -77,18 +77,34 @@ def read_clips(manifest: Manifest, store: Store, settings: ClipSettings) -> Clip
     return clips
 
 
+def _shared(manifest: Manifest) -> dict[str, list[Sample]]:
+    """Content of each clip -> the samples that have it. What one of them calls a clip is one for all: there is one
+    item a content. (`kuleshov index` gives them one kind, by the bytes.)"""
+    if not any(sample.media == "video" for sample in manifest.samples):
+        return {}
+    shared = by_content(manifest).items()
+    return {content: some for content, some in shared if any(sample.media == "video" for sample in some)}
+
+
 def look_into_clips(
     manifest: Manifest, images_root: Path, store: Store, settings: ClipSettings, timings: Timings
 ) -> Clips:
     """As `read_clips`, after reading the times of the clips that the store does not know yet.
 
     A clip without a frame that can be decoded is remembered as such; what may pass (a missing file) is tried again.
+    A clip is known if the store has its times and its size, or that it has none: a run that was cut short, or `gc` or
+    `pull` of one block, may have left one without the other.
     """
-    if not any(sample.media == "video" for sample in manifest.samples):
+    shared = _shared(manifest)
+    if not shared:
         return Clips()
-    shared = {content: some for content, some in by_content(manifest).items() if some[0].media == "video"}
-    known = store.open(TIMES_SPEC).has(item_keys(shared))
-    todo = [_Ask(tuple(some), images_root) for some, here in zip(shared.values(), known, strict=True) if not here]
+    keys = item_keys(shared)
+    statuses, sized = store.open(TIMES_SPEC).statuses(keys), store.open(SIZE_SPEC).has(keys)
+    todo = [
+        _Ask(tuple(some), images_root, status == "ok")
+        for some, status, has_size in zip(shared.values(), statuses, sized, strict=True)
+        if not status or (status == "ok" and not has_size)
+    ]
     passing: dict[str, tuple[str, str]] = {}
     if todo:
         how = style("av")
@@ -104,6 +120,8 @@ def look_into_clips(
                     passing[content] = ("decoder_crash", found.detail)
                 elif found.reason in TRANSIENT:
                     passing[content] = (found.reason, found.detail)
+                elif answer.job.timed:  # another version could read it: fail it here, or it would be asked for ever
+                    sizes.add(key, None, status=found.reason, detail=found.detail)
                 else:
                     times.add(key, None, status=found.reason, detail=found.detail)
     clips = read_clips(manifest, store, settings)
@@ -113,10 +131,11 @@ def look_into_clips(
 
 @dataclass(frozen=True)
 class _Ask:
-    """A clip to look into: the samples that share it."""
+    """A clip to look into: the samples that share it, and whether the store has its times."""
 
     samples: tuple[Sample, ...]
     images_root: Path
+    timed: bool
 
 
 def _probe(ask: _Ask) -> Iterator[Probe | MediaError]:

@@ -36,14 +36,12 @@ class Detection:
 
     Attributes:
         unread: content -> failure, of what is not to be remembered.
-        failed: contents of which a failure was written.
     """
 
     def __init__(
         self, load: Callable[[], Detector], boxes: BlockWriter, sizes: BlockWriter, timings: Timings, device: str
     ) -> None:
         self.unread: Failures = {}
-        self.failed: set[str] = set()
         self._load, self._boxes, self._sizes, self._timings = load, boxes, sizes, timings
         self._detector: Detector | None = None
         self._most = GROUP_FRAMES[device]
@@ -79,7 +77,7 @@ class Detection:
             if value.reason in TRANSIENT:
                 self.unread[look.content] = (value.reason, value.detail)
             else:
-                self._remember(look, look.keys[taken:], value)
+                self._remember(look, look.keys[taken], value)
         else:
             height, width = value.shape[:2]
             if look.size_key is not None and not taken:
@@ -92,11 +90,9 @@ class Detection:
             if len(self._group) >= self._most:
                 self._flush()
 
-    def _remember(self, look: Look, keys: Sequence[bytes], error: MediaError) -> None:
-        """Write that these frames cannot be read."""
-        self.failed.add(look.content)
-        for key in keys:
-            self._boxes.add(key, None, status=error.reason, detail=error.detail)
+    def _remember(self, look: Look, key: bytes, error: MediaError) -> None:
+        """Write that this photo or frame cannot be read."""
+        self._boxes.add(key, None, status=error.reason, detail=error.detail)
         if look.size_key is not None and look.times_us is None:
             self._sizes.add(look.size_key, None, status=error.reason, detail=error.detail)
 

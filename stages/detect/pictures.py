@@ -12,7 +12,7 @@ import numpy as np
 from cache.keys import key_list
 from stages.errors import MediaError
 from stages.index.manifest import Sample
-from stages.index.samples import open_frames
+from stages.index.samples import TRANSIENT, try_frames
 
 if TYPE_CHECKING:
     from stages.detect.corpus import Corpus
@@ -60,9 +60,12 @@ class Look:
 
 
 def pictures(look: Look) -> Iterator[np.ndarray | MediaError]:
-    """In a decoding process: the frames that are asked for, uint8 (H, W, 3) RGB and upright; an error ends them."""
+    """In a decoding process: for each frame that is asked for, uint8 (H, W, 3) RGB and upright, or why there is none.
+    An error of `TRANSIENT` is the last."""
+    done = 0
     try:
-        for image in open_frames(look.samples, look.images_root, look.times_us):
-            yield np.asarray(image)
+        for found in try_frames(look.samples, look.images_root, look.times_us):
+            yield found if isinstance(found, MediaError) else np.asarray(found)
+            done += 1
     except MediaError as error:
-        yield error
+        yield from [error] * (1 if error.reason in TRANSIENT else len(look.keys) - done)

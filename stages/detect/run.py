@@ -132,11 +132,9 @@ def run(
         todo = corpus.take(lacking)
         samples = by_content(manifest)
         work = _Work(todo, [samples[content] for content in todo.contents])
-        if spread is None:
-            unread, computed = _detect(job, work, _load, timings)
-        else:
-            unread, computed = _detect_spread(job, work, spread, timings)
+        unread = _detect(job, work, _load, timings) if spread is None else _detect_spread(job, work, spread, timings)
         block, sizes = job.blocks()
+        computed = len(todo) - len(unread.keys() | _failed(todo, block))
     known = corpus.without(unread)
     detections = _collect(manifest, known, clips, block, sizes, settings, {**clips.failed, **unread})
     for sample_id, (reason, detail) in detections.failed.items():
@@ -188,7 +186,14 @@ def _loaded(settings: str) -> registry.Detector:
     return _load(DetectSettings.model_validate_json(settings))
 
 
-def _detect_spread(job: _Job, work: _Work, spread: Spread, timings: Timings) -> tuple[Failures, int]:
+def _failed(corpus: Corpus, block: Block) -> set[str]:
+    """Contents of which one of the frames is remembered as failed, from this run or an earlier one. By the store, not
+    by what the run saw: a part may have been done twice."""
+    bad = np.array([status != "" and status not in _READ for status in block.statuses(corpus.keys)], bool)
+    return {corpus.contents[i] for i in np.unique(corpus.owner[bad]).tolist()}
+
+
+def _detect_spread(job: _Job, work: _Work, spread: Spread, timings: Timings) -> Failures:
     """As `_detect`, in parts on the workers."""
     announce(job.store, [job.spec, SIZE_SPEC])
     corpus = work.corpus
@@ -202,11 +207,8 @@ def _detect_spread(job: _Job, work: _Work, spread: Spread, timings: Timings) -> 
     for failures, spent in gather(spread, partial(_detect_part, job), parts, desc="detect", unit="photo"):
         unread |= failures
         timings.merge(spent)
-    read = corpus.without(unread)
-    block, sizes = job.blocks()
-    require_written(job.store, int((~read.stored(block, sizes)).sum()))
-    failed = np.array([status not in _READ for status in block.statuses(read.keys)], bool)
-    return unread, len(read) - len(np.unique(read.owner[failed]))
+    require_written(job.store, int((~corpus.without(unread).stored(*job.blocks())).sum()))
+    return unread
 
 
 def _detect_part(job: _Job, work: _Work) -> tuple[Failures, Timings]:
@@ -221,7 +223,7 @@ def _detect_part(job: _Job, work: _Work) -> tuple[Failures, Timings]:
     require_store(job.store, [job.spec, SIZE_SPEC])
     todo = work.take(np.flatnonzero(~work.corpus.stored(*job.blocks())))
     timings = Timings()
-    return _detect(job, todo, _kept, timings, shown=False)[0], timings
+    return _detect(job, todo, _kept, timings, shown=False), timings
 
 
 def _detect(
@@ -230,12 +232,13 @@ def _detect(
     load: Callable[[DetectSettings], registry.Detector],
     timings: Timings,
     shown: bool = True,
-) -> tuple[Failures, int]:
-    """Detect and store; returns content -> failure for what is not to be remembered, and how many succeeded."""
+) -> Failures:
+    """Detect and store; returns content -> failure for what is not to be remembered."""
     corpus = work.corpus
     block, sizes = job.blocks()
     lacking, sized = corpus.lacking(block, sizes), sizes.has(corpus.size_keys)
-    how = style("torch", "facenet-pytorch", "pillow", "av")
+    runtime = ("openvino",) if str(job.spec.numerics["engine"]).startswith("openvino") else ()
+    how = style("torch", *runtime, "facenet-pytorch", "pillow", "av")
     with job.store.writer(job.spec, how) as writer, job.store.writer(SIZE_SPEC, how) as size_writer:
         detection = Detection(lambda: load(job.settings), writer, size_writer, timings, job.settings.device)
         looks = (
@@ -244,7 +247,7 @@ def _detect(
         )
         for _ in progress(detection.run(looks), total=len(corpus), desc="detect", unit="photo", shown=shown):
             pass
-    return detection.unread, len(corpus) - len(detection.unread) - len(detection.failed)
+    return detection.unread
 
 
 def _collect(

@@ -40,11 +40,17 @@ if TYPE_CHECKING:
 
     from stages.index.decoder import Decoder
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 40_000_000
+"""Of a frame: 8K has 33 million. Decoders hold up to 17 frames at a time: of 8 bit and halved colour 1 GB at this size.
+
+There is no limit on a decoding process's memory (RLIMIT_AS) beside it: FFmpeg calls some allocations that fail damage,
+and damage is remembered. A process that the system ends for its memory is a crash, which is not.
+"""
 DECODED_WHOLE = 300
 
 _CHECKED = 32  # frames at the beginning of a longer clip
 _FAR_US = 1_000_000  # a wanted frame further ahead than this is sought
+_PASSING = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,26 @@ def read_frames(path: Path, times_us: Sequence[int], *, max_pixels: int = MAX_PI
             none at a time.
         ValueError: the times are not ascending.
     """
+    for found in try_frames(path, times_us, max_pixels=max_pixels):
+        if isinstance(found, MediaError):
+            raise found
+        yield found
+
+
+def try_frames(
+    path: Path, times_us: Sequence[int], *, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image | MediaError]:
+    """As `read_frames`, but where a frame cannot be read the error stands in its place, and the next ones follow.
+
+    A frame can be read if it can be decoded from the keyframe before it, or from the beginning. That does not depend
+    on which others are asked for: where damage is met on the way to a frame, it is decoded from its own keyframe. From
+    no keyframe damage is run into twice, so a clip whose frames all fail takes at most three times as long as a sound
+    one.
+
+    Raises:
+        MediaError: for what is wrong with the clip as a whole, and for what may pass (`unreadable`).
+        ValueError: the times are not ascending.
+    """
     wanted = [int(time) for time in times_us]
     if any(a >= b for a, b in pairwise(wanted)):
         raise ValueError("read_frames needs ascending times, each once")
@@ -116,8 +142,9 @@ def read_frames(path: Path, times_us: Sequence[int], *, max_pixels: int = MAX_PI
         from stages.index.decoder import opened
 
         with opened(path, max_pixels) as clip:
-            for frame in _at(clip, wanted):
-                yield clip.picture(frame)
+            reader = _Reader(clip)
+            for time in wanted:
+                yield reader.picture(time)
 
 
 def _agree(clip: Decoder, times: list[int]) -> bool:
@@ -130,38 +157,117 @@ def _agree(clip: Decoder, times: list[int]) -> bool:
         if key is None:
             return False
         return [time for time, _ in clip.frames(key)] == [time for time in times if time >= key]
-    except MediaError:
+    except MediaError as error:
+        if clip.explained(error).reason == _PASSING:
+            raise
         return False  # whole decoding will tell
 
 
-def _at(clip: Decoder, wanted: list[int]) -> Iterator[VideoFrame]:
-    """The frames at `wanted` times, by the rule of `read_frames`."""
-    frames, position = clip.frames(), None
-    may_seek, sought = True, False
-    for time in wanted:
-        if may_seek and time - (clip.start if position is None else position) > _FAR_US:
-            key = clip.seek(time)
-            sought, may_seek = True, key is not None and (position is None or key > position)
-            frames = clip.frames(key)
-        found = None
+class _Run:
+    """Decoding on from a keyframe, or from the beginning, until something is wrong.
+
+    Attributes:
+        key: the keyframe's time; None: the beginning.
+        error: why it cannot go on.
+    """
+
+    def __init__(self, clip: Decoder, key: int | None = None) -> None:
+        self.key: int | None = key
+        self.error: MediaError | None = None
+        self._clip, self._frames = clip, clip.frames(key)
+        self._ahead: tuple[int, VideoFrame] | None = None
+
+    def next(self, wanted: int) -> tuple[int, VideoFrame] | None:
+        """The time of the next frame and the frame, which stays the next; None: there is an error."""
+        if self._ahead is None and self.error is None:
+            try:
+                self._ahead = next(self._frames, None)
+                if self._ahead is None:
+                    raise MediaError("truncated", f"{self._clip.path} ends before its frame at {wanted} us")
+            except Exception as error:
+                self.error = _lasting(self._clip, error)
+        return self._ahead
+
+    def at(self, time: int) -> VideoFrame | None:
+        """The frame at a time; None: there is an error, or no such frame before the next one."""
+        while (ahead := self.next(time)) is not None and ahead[0] <= time:
+            self._ahead = None
+            if ahead[0] == time:
+                return ahead[1]
+        return None
+
+
+class _Reader:
+    """The frames of a clip at ascending times, by the rule of `try_frames`."""
+
+    def __init__(self, clip: Decoder) -> None:
+        self._clip = clip
+        self._run: _Run | None = _Run(clip)  # None: the place is lost
+        self._failed: dict[int | None, MediaError] = {}  # keyframe, or None for the beginning -> how far it leads
+        self._position: int | None = None  # of the last frame that was found
+        self._may_seek = clip.seeks
+
+    def picture(self, time: int) -> Image.Image | MediaError:
+        """The picture at a time, or why there is none. Raises what may pass, a MediaError."""
         try:
-            found = _up_to(frames, time, clip)
-        except MediaError:
-            if not sought:
-                raise
-        if found is None:  # the search misled: only decoding from the beginning tells what is there
-            may_seek = sought = False
-            clip.restart()
-            frames = clip.frames()
-            found = _up_to(frames, time, clip)
-        position = time
-        yield found
+            found = self._at(time)
+            return found if isinstance(found, MediaError) else self._clip.picture(found)
+        except Exception as error:
+            return _lasting(self._clip, error)
+
+    def _at(self, time: int) -> VideoFrame | MediaError:
+        problem = None
+        if self._run is not None and self._run.error is None and not self._is_far(time):
+            found = self._on(self._run, time)
+            if not isinstance(found, MediaError):
+                return found
+            problem = found
+        if self._clip.seeks and (problem is None or (self._run is not None and self._run.error is not None)):
+            found = self._from_keyframe(time)
+            if found is not None and not isinstance(found, MediaError):
+                return found
+            problem = found or problem
+        # The search misled, or there is damage: only decoding from the beginning tells what is there.
+        if None in self._failed:
+            return problem or self._failed[None]
+        if problem is not None and self._run is not None and self._run.key is None:
+            return problem
+        self._may_seek = False
+        self._clip.restart()
+        self._run = _Run(self._clip)
+        return self._on(self._run, time)
+
+    def _is_far(self, time: int) -> bool:
+        return self._may_seek and time - (self._clip.start if self._position is None else self._position) > _FAR_US
+
+    def _on(self, run: _Run, time: int) -> VideoFrame | MediaError:
+        """The frame at a time from where the decoder is."""
+        found = run.at(time)
+        if found is not None:
+            self._position = time
+            return found
+        if run.error is None:
+            return MediaError("decode_error", f"{self._clip.path} has no frame at {time} us")
+        self._failed[run.key] = run.error
+        return run.error
+
+    def _from_keyframe(self, time: int) -> VideoFrame | MediaError | None:
+        """The frame at a time by a search; None where the search finds no keyframe."""
+        if self._position is None and self._run is not None and self._run.next(time) is None:
+            self._on(self._run, time)  # the clip's first frame says which size and turn all have; it has none
+        self._run, key = None, self._clip.seek(time)
+        if key is None:
+            return None
+        self._may_seek = self._position is None or key > self._position
+        if key in self._failed:
+            return self._failed[key]
+        self._run = _Run(self._clip, key)
+        return self._on(self._run, time)
 
 
-def _up_to(frames: Iterator[tuple[int, VideoFrame]], wanted: int, clip: Decoder) -> VideoFrame:
-    for time, frame in frames:
-        if time == wanted:
-            return frame
-        if time > wanted:
-            raise MediaError("decode_error", f"{clip.path} has no frame at {wanted} us")
-    raise MediaError("truncated", f"{clip.path} ends before its frame at {wanted} us")
+def _lasting(clip: Decoder, error: Exception) -> MediaError:
+    """What an error means where it lies in the clip. Raises it where it may pass."""
+    found = clip.explained(error)
+    if found.reason == _PASSING:
+        raise found from error
+    return found

@@ -82,13 +82,37 @@ def _boxes(handle: Readable, at: int, stop: int) -> Iterator[tuple[bytes, int, i
 
 
 def _samples(handle: Readable, at: int, stop: int, depth: int = 0) -> Iterator[int]:
-    """How many samples each table and each run of a fragment declares (8.7.3 and 8.8.8 there)."""
+    """How many samples each table and each run of a fragment declares (8.7.3 and 8.8.8 there).
+
+    Without sound of samples as short as the track's time can tell: FFmpeg makes no room for each of these, and old
+    QuickTime declares more of them than there are bytes.
+    """
     for name, begin, end in _boxes(handle, at, stop):
+        if name == b"trak" and _is_plain_sound(handle, begin, min(end, stop)):
+            continue
         if name in _NESTED and depth < 6:
             yield from _samples(handle, begin, min(end, stop), depth + 1)
         elif name in _COUNTS:
             handle.seek(begin + _COUNTS[name])
             yield int.from_bytes(handle.read(4), "big")
+
+
+def _is_plain_sound(handle: Readable, at: int, stop: int) -> bool:
+    """Whether a track is sound (8.4.3 there) and all its samples last one unit of its time (8.6.1.2)."""
+    handler = _inside(handle, at, stop, b"mdia", b"hdlr")
+    durations = _inside(handle, at, stop, b"mdia", b"minf", b"stbl", b"stts")
+    return handler[8:12] == b"soun" and durations[4:8] == b"\0\0\0\1" and durations[12:16] == b"\0\0\0\1"
+
+
+def _inside(handle: Readable, at: int, stop: int, *names: bytes) -> bytes:
+    """The first bytes of a box inside others, by their names; none where there is no such box."""
+    for wanted in names:
+        found = next(((begin, end) for name, begin, end in _boxes(handle, at, stop) if name == wanted), None)
+        if found is None:
+            return b""
+        at, stop = found[0], min(found[1], stop)
+    handle.seek(at)
+    return handle.read(min(16, stop - at))
 
 
 def _segment_end(head: bytes) -> int:

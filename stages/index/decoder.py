@@ -1,11 +1,14 @@
-"""An open clip: its packets, its frames with their times, and the pixels of a frame. What is decided: see `clips`."""
+"""An open clip: its packets, its frames with their times, and the pixels of a frame. What is decided: see `clips`.
+
+No key holds these rules: when colour, turning or transparency come out otherwise, or other frames than before, raise
+the versions of all that stands on frames (detectors, `stages.align.run`, `stages.extract`, and of times and sizes).
+"""
 
 from __future__ import annotations
 
 import errno
 import heapq
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
@@ -24,31 +27,11 @@ from PIL import Image
 from stages.errors import MediaError
 from stages.index.containers import DEMUXERS, ends_early
 from stages.index.sniff import HEAD, kind_of
+from stages.index.upright import SIDEWAYS, picture, turn_of
 
 MAX_FRAMES = 10_000_000
 _ONE_FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg", "prores")
 _LATEST_US = 2**53  # 285 years; item keys hold times as floats
-_TURNS = {  # signs of a, b, c, d in the display matrix: x' = ax + cy, y' = bx + dy, y down
-    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
-    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
-    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
-    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
-    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
-    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
-    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
-}
-_QUARTERS = {  # degrees counter-clockwise, as PyAV tells them
-    90: Image.Transpose.ROTATE_90,
-    -90: Image.Transpose.ROTATE_270,
-    180: Image.Transpose.ROTATE_180,
-    -180: Image.Transpose.ROTATE_180,
-}
-_SIDEWAYS = (
-    Image.Transpose.ROTATE_90,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.TRANSPOSE,
-    Image.Transpose.TRANSVERSE,
-)
 
 
 @contextmanager
@@ -69,17 +52,27 @@ def opened(path: Path, max_pixels: int) -> Iterator[Decoder]:
         with handle, closing(_decoder(path, source, max_pixels)) as clip:
             yield clip
     except Exception as error:  # FFmpeg and PyAV raise nearly anything on bytes that are not what they seem
-        if source.failure is not None:  # FFmpeg took it for the end of the file
-            raise MediaError("unreadable", f"{path}: {source.failure.strerror or source.failure}") from None
-        if isinstance(error, MediaError):
+        found = _explained(path, source, error)
+        if found is error:
             raise
-        if isinstance(error, MemoryError | OSError) and not isinstance(error, av_error.FFmpegError):
-            raise MediaError("unreadable", f"{path}: {said(error)}") from None
-        if isinstance(error, av_error.EOFError):  # a container that is whole and holds nothing
-            raise MediaError("no_frames", f"{path} has no frames") from None
-        raise MediaError("decode_error", f"{path} is not sound ({said(error)})") from error
+        raise found from error
     if source.failure is not None:
         raise MediaError("unreadable", f"{path}: {source.failure.strerror or source.failure}")
+
+
+def _explained(path: Path, source: Source, error: Exception) -> MediaError:
+    """The MediaError for what was raised while a clip was read."""
+    if source.failure is not None:  # FFmpeg took it for the end of the file
+        return MediaError("unreadable", f"{path}: {source.failure.strerror or source.failure}")
+    if isinstance(error, MediaError):
+        return error
+    if isinstance(error, MemoryError):  # FFmpeg's own as well: another day it may go well
+        return MediaError("unreadable", f"{path}: {said(error)}")
+    if isinstance(error, OSError) and not isinstance(error, av_error.FFmpegError):
+        return MediaError("unreadable", f"{path}: {said(error)}")
+    if isinstance(error, av_error.EOFError):  # a container that is whole and holds nothing
+        return MediaError("no_frames", f"{path} has no frames")
+    return MediaError("decode_error", f"{path} is not sound ({said(error)})")
 
 
 def _decoder(path: Path, source: Source, max_pixels: int) -> Decoder:
@@ -148,6 +141,7 @@ class Decoder:
     Raises:
         MediaError: in every method, for what is wrong with the clip.
         FFmpegError: the container cannot be opened.
+        MemoryError: in every method; FFmpeg's own as well.
     """
 
     def __init__(self, path: Path, source: Source, demuxer: str, max_pixels: int) -> None:
@@ -200,13 +194,22 @@ class Decoder:
                 "too_large", f"{self.path} has frames of {width} x {height} px, more than {self._max_pixels} px in all"
             )
 
+    def explained(self, error: Exception) -> MediaError:
+        """What something raised in here means."""
+        return _explained(self.path, self._source, error)
+
+    @property
+    def seeks(self) -> bool:
+        """Whether keyframes can be looked for by their times."""
+        return self._demuxer != "avi" and bool(self._stream.time_base)
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) px upright, of the frames decoded so far."""
         if self._shape is None:
             raise MediaError("no_frames", f"{self.path} has no frame that can be shown")
         width, height, turn = self._shape
-        return (height, width) if turn in _SIDEWAYS else (width, height)
+        return (height, width) if turn in SIDEWAYS else (width, height)
 
     @property
     def start(self) -> int:
@@ -242,12 +245,14 @@ class Decoder:
     def seek(self, time: int) -> int | None:
         """Go to the last keyframe at or before a time in us: its time, or None where the file does not lead there."""
         base = self._stream.time_base
-        if self._demuxer == "avi" or not base:
+        if not self.seeks or not base:
             return None
         self._ahead = None
         try:
             self._container.seek(round(Fraction(time, 1_000_000) / base), stream=self._stream)
             self._ahead = next(self._packets(), None)
+        except av_error.MemoryError:
+            raise
         except (av_error.FFmpegError, MediaError, OverflowError):
             return None
         if self._ahead is None or not self._ahead.is_keyframe:
@@ -264,7 +269,7 @@ class Decoder:
         begun, early = False, ""
         for time, frame, problem, of_key in self._decoded():
             if problem and (begun or of_key):
-                raise MediaError("decode_error", f"{self.path}: {problem}{_after(last)}")
+                raise MediaError("decode_error", f"{self.path}: {problem}{_after(last if begun else None)}")
             early = early or problem
             if problem or frame is None or time is None or (last is not None and time <= last):
                 continue
@@ -287,6 +292,8 @@ class Decoder:
                 frames = self._stream.codec_context.decode(packet)
             except av_error.EOFError:
                 return
+            except av_error.MemoryError:
+                raise
             except NotImplementedError as error:
                 raise MediaError("unsupported", f"{self.path}: a variant that is not read ({said(error)})") from None
             except av_error.FFmpegError as error:
@@ -314,6 +321,8 @@ class Decoder:
                     raise MediaError("truncated", f"{self.path}: the data of a frame end too soon")
                 if packet.size:
                     yield packet
+        except av_error.MemoryError:
+            raise
         except av_error.FFmpegError as error:
             raise MediaError("decode_error", f"{self.path} cannot be read on ({said(error)})") from error
 
@@ -357,33 +366,3 @@ def said(error: Exception) -> str:
     """What PyAV or FFmpeg says of an error, in one line without a file's name."""
     text = error.strerror if isinstance(error, av_error.FFmpegError) else str(error)
     return " ".join((text or type(error).__name__).split())[:200]
-
-
-def turn_of(frame: VideoFrame) -> Image.Transpose | None:
-    """How to turn a frame upright by its display matrix; None: not at all."""
-    try:
-        data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV meets a kind of side data that it does not know
-        return _QUARTERS.get(frame.rotation)
-    if data is None:
-        return None
-    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
-    most = max(map(abs, (a, b, c, d)))
-    return _TURNS.get((_sign(a, most), _sign(b, most), _sign(c, most), _sign(d, most)))
-
-
-def _sign(value: int, most: int) -> int:
-    return 0 if abs(value) * 1000 < most else (value > 0) - (value < 0)
-
-
-def picture(frame: VideoFrame) -> Image.Image:
-    """A frame's pixels as they are stored, of mode RGB, transparency over white."""
-    alpha = any(component.is_alpha for component in frame.format.components)
-    mode = "RGBA" if alpha else "RGB"
-    # Not `to_image`: its copies, row by row in Python, take three times as long as decoding.
-    plane = frame.reformat(format="rgba" if alpha else "rgb24", threads=1).planes[0]
-    size, stride = (frame.width, frame.height), plane.line_size
-    image = Image.frombytes(mode, size, memoryview(plane), "raw", mode, abs(stride), 1 if stride > 0 else -1)
-    if alpha:
-        image = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
-    return image

@@ -64,6 +64,7 @@ def run(settings: IndexSettings, *, contents: ContentIndex, ledger: Ledger) -> t
     """
     corpus = find_adapter(settings.adapter)(Source(settings.root, settings.images, settings.columns), ledger)
     hashes = _hashes(corpus, contents, ledger)
+    disputed = _disputed(corpus, hashes)
     present = [raw for raw in corpus.samples if raw.sample_id in hashes]
     kept, splits = _split(present, settings, ledger)
     total = len(kept) + len(ledger)
@@ -75,7 +76,7 @@ def run(settings: IndexSettings, *, contents: ContentIndex, ledger: Ledger) -> t
         Sample(
             sample_id=raw.sample_id,
             path=raw.path,
-            media=raw.media,
+            media=disputed.get(hashes[raw.sample_id], raw.media),
             labels=raw.labels,
             split=split,
             group=raw.group,
@@ -103,6 +104,23 @@ def _hashes(corpus: Corpus, contents: ContentIndex, ledger: Ledger) -> dict[str,
         else:
             hashes[raw.sample_id] = content.sha256
     return hashes
+
+
+def _disputed(corpus: Corpus, hashes: Mapping[str, str]) -> dict[str, str]:
+    """Content -> medium by its bytes, of what some rows name as a photo and others as a clip: one content is one."""
+    present = [raw for raw in corpus.samples if raw.sample_id in hashes]
+    photos, clips = ({hashes[raw.sample_id] for raw in present if raw.media == media} for media in ("image", "video"))
+    both = photos & clips
+    if not both:
+        return {}
+    from stages.index.media import is_probably_video  # here: no photo is opened otherwise
+
+    media: dict[str, str] = {}
+    for raw in present:
+        content = hashes[raw.sample_id]
+        if content in both and raw.media == "video":  # whose name tells where the bytes tell nothing
+            media[content] = "video" if is_probably_video(corpus.images / raw.path) else "image"
+    return media
 
 
 def _split(

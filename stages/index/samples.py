@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.errors import MediaError
 from stages.index.manifest import Manifest, Sample
-from stages.index.media import open_image
+from stages.index.media import is_probably_video, open_image
 
 if TYPE_CHECKING:
     from stages.index.clips import Probe
@@ -44,6 +44,8 @@ def open_sample(sample: Sample, images_root: Path) -> Image.Image:
     try:
         return open_image(path)
     except MediaError as error:
+        if error.reason == "unsupported" and is_probably_video(path):  # the name misled, and another may not
+            raise MediaError("clip", f"{sample.path} is a clip by its bytes; name it as one") from error
         raise _renamed(error, path, sample) from error
 
 
@@ -96,15 +98,30 @@ def open_frames(samples: Sequence[Sample], images_root: Path, times_us: Sequence
         MediaError: as `open_shared` for a photo. For a clip as `clips.read_frames`, or `changed`, with details as in
             `open_sample`; it may come after some frames.
     """
+    for found in try_frames(samples, images_root, times_us):
+        if isinstance(found, MediaError):
+            raise found
+        yield found
+
+
+def try_frames(
+    samples: Sequence[Sample], images_root: Path, times_us: Sequence[int] | None
+) -> Iterator[Image.Image | MediaError]:
+    """As `open_frames`, but what is wrong with one frame of a clip stands in its place, and the next ones follow.
+
+    Raises:
+        MediaError: for what is wrong with the photo or the clip as a whole, and for what may pass.
+    """
     if times_us is None:
         yield open_shared(samples, images_root)
         return
-    from stages.index.clips import read_frames
+    from stages.index import clips
 
     sample = _first(samples, lambda sample: _readable(sample, images_root))
     path = sample.located(images_root)
     try:
-        yield from read_frames(path, times_us)
+        for found in clips.try_frames(path, times_us):
+            yield _renamed(found, path, sample) if isinstance(found, MediaError) else found
     except MediaError as error:
         raise _renamed(error, path, sample) from error
 

@@ -64,6 +64,7 @@ def test_why_says_hit_with_status_rows_and_key(cache: Run) -> None:
     assert status == 0
     said = lines_of(out)
     assert said["media/size"] == f"hit, ok, 1 row, key {SIZE_SPEC.key[:16]}"
+    assert "media/times" not in said, "there are no clips"
     assert re.fullmatch(r"hit, ok, \d rows, key [0-9a-f]{16}", said["mtcnn/boxes"])
     assert said["resnet29/embedding"].startswith("hit, ok, ")
     assert said["effnet_lite0/pooled"] == "miss, kuleshov extract effnet_lite0 computes it"
@@ -78,6 +79,22 @@ def test_why_of_photos_without_faces_and_of_broken_ones(cache: Run) -> None:
     assert re.match(r"hit, \w+, 0 rows, key \w+ \(.+\); kuleshov cache retry forgets it$", said["mtcnn/boxes"])
     for name in ("resnet29/embedding", "effnet_lite0/pooled"):
         assert said[name].startswith("no item, detection failed (")
+
+
+def test_why_of_a_clip_that_cannot_be_read(tmp_path: Path, kuleshov: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its times failed, so it has no size, no boxes and no features: there is nothing to run."""
+    monkeypatch.setenv("KULESHOV_STORE", str(tmp_path / "store"))
+    (tmp_path / "labels.csv").write_text("path,sample_id,label,split\nbad.mp4,bad,glad,train\n")
+    (tmp_path / "bad.mp4").write_text("only words\n" * 30)
+    text = files(ProjectData("csv", "labels.csv"))["params.yaml"]
+    (tmp_path / "params.yaml").write_text(text.replace("max_failures: 5%", "max_failures: 2"))
+    assert [kuleshov("-C", tmp_path, command)[0] for command in ("index", "detect")] == [0, 0]
+    status, out, _ = kuleshov("-C", tmp_path, "cache", "why", "bad")
+    said = lines_of(out)
+    assert status == 0
+    assert list(said)[:3] == ["media/times", "media/size", "mtcnn/boxes"]
+    assert said.pop("media/times").startswith("hit, not_a_clip, 0 rows, key ")
+    assert set(said.values()) == {"no item, detection failed (not_a_clip)"}
 
 
 def test_why_names_the_setting_that_changed(cache: Run, project: Path) -> None:

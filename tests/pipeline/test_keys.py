@@ -48,7 +48,7 @@ def test_index_writes_the_keys_that_the_stages_stand_for(project: Path, kuleshov
     assert kuleshov("-C", project, "detect")[0] == 0
     with open(project / "artifacts" / "blocks" / "detect.csv", newline="") as handle:
         written = {row[0] for row in list(csv.reader(handle))[1:]}
-    assert written == {f"{name}@{key[:32]}" for name, key in found["detect"]}
+    assert written == {f"{name}@{key[:32]}" for name, key in found["detect"] if name != "media/times"}, "no clips"
     assert [name for name, _ in found["align"]] == ["box112/pixels", "dlib150/pixels"]
 
 

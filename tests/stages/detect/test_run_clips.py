@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
-from cache.keys import FACES, frame_key
+from cache.keys import FACES, BlockSpec, frame_key
 from cache.store import Store
 from stages.blocks import Counts
 from stages.detect.clips import TIMES_SPEC
+from stages.detect.corpus import SIZE_SPEC
 from stages.detect.run import boxes_spec, read, run
 from stages.detect.settings import DetectSettings
 from stages.detect.table import write_table
@@ -190,3 +193,113 @@ def test_spread_is_the_same(
     assert (rows, counts) == first[2][1:]
     for name in detections.items:
         assert detections.faces(name).to_rows().tobytes() == first[2][0].faces(name).to_rows().tobytes()
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A clip of 600 frames, a keyframe every 25; the packet of frame 303 is damaged."""
+    path = tmp_path / "damaged.mp4"
+    with av.open(str(path), "w") as container:
+        options = {"g": "25", "sc_threshold": "0", "bf": "0"}
+        stream: Any = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.thread_count = 1
+        draw = np.random.default_rng(0)  # noise: of smooth frames there is too little to damage
+        for _ in range(600):
+            frame = draw.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == list(range(0, 600, 25))
+    data = bytearray(path.read_bytes())
+    at, size = packets[303].pos or 0, packets[303].size
+    data[at + 5 : at + size] = bytes(255 - value for value in data[at + 5 : at + size])
+    path.write_bytes(data)
+    return path
+
+
+def test_damage_costs_only_the_frames_that_need_it(
+    damaged: Path, clip_of: SampleOf, settings: DetectSettings, tmp_path: Path
+) -> None:
+    """Whatever was asked for before: `every` and then four frames, and only these."""
+    manifest = Manifest((clip_of(tmp_path, damaged.name),))
+    every = settings.model_copy(update={"clips": ClipSettings(frames="every")})
+    used, fresh = Store(tmp_path / "used"), Store(tmp_path / "fresh")
+    detections, _, counts = run(manifest, tmp_path, used, every, Ledger("detect"))
+    assert (counts, detections.failed["damaged.mp4"][0]) == (Counts(1, 0, 1), "decode_error")
+    content = manifest.samples[0].content
+    keys = [frame_key(content, 40_000 * i, region=FACES) for i in range(600)]
+    statuses = list(used.open(boxes_spec(settings)).statuses(keys))
+    assert [i for i, status in enumerate(statuses) if status == "decode_error"] == list(range(303, 325))
+    assert set(statuses[:303] + statuses[325:]) <= {"ok", "no_face"}
+    found = [run(manifest, tmp_path, store, settings, Ledger("detect")) for store in (used, fresh)]
+    assert [len(one[0].times["damaged.mp4"]) for one in found] == [4, 4]
+    assert found[0][1] == found[1][1]
+    assert found[0][0].faces("damaged.mp4").to_rows().tobytes() == found[1][0].faces("damaged.mp4").to_rows().tobytes()
+    assert [one[2] for one in found] == [Counts(1, 0, 0), Counts(1, 1, 0)]
+
+
+def test_counts_are_the_same_spread(
+    damaged: Path, folder: Path, clip_of: SampleOf, settings: DetectSettings, tmp_path: Path, in_turn: Any
+) -> None:
+    """Also of a clip that has failed frames from an earlier run and gets a sound one now."""
+    (tmp_path / "clip0.mp4").write_bytes((folder / "clip0.mp4").read_bytes())
+    manifest = Manifest((clip_of(tmp_path, damaged.name), clip_of(tmp_path, "clip0.mp4")))
+    few = settings.model_copy(update={"clips": ClipSettings(frames="random", count=100, seed=1)})
+    more = settings.model_copy(update={"clips": ClipSettings(frames="random", count=101, seed=1)})
+    counts = []
+    for name, spread in (("alone", None), ("spread", in_turn())):
+        store = Store(tmp_path / name)
+        first = run(manifest, tmp_path, store, few, Ledger("detect"), spread)[2]
+        counts.append((first, run(manifest, tmp_path, store, more, Ledger("detect"), spread)[2]))
+    assert counts[0] == counts[1] == (Counts(total=2, computed=1, failed=1), Counts(total=2, computed=0, failed=1))
+
+
+@pytest.mark.parametrize("lost", [SIZE_SPEC, TIMES_SPEC])
+def test_times_and_sizes_go_together(
+    lost: BlockSpec,
+    first: Any,
+    folder: Path,
+    manifest: Manifest,
+    clip_of: SampleOf,
+    settings: DetectSettings,
+    tmp_path: Path,
+) -> None:
+    """A run that was killed between them, or `cache gc --block`, leaves one without the other."""
+    shutil.copytree(first[0].root, tmp_path / "store")
+    store = Store(tmp_path / "store")
+    shutil.rmtree(store.place(lost))
+    cut = clip_of(folder, "cut.mp4")
+    ledger = Ledger("detect")
+    detections, _, counts = run(Manifest((*manifest, cut)), folder, store, settings, ledger)
+    assert counts == Counts(total=3, computed=0, failed=1)
+    assert detections.sizes["clip0.mp4"] == (320, 240)
+    assert run(manifest, Path("not there"), store, settings, Ledger("detect"))[1] == first[2][1]
+    shutil.rmtree(store.place(lost))
+    away = Ledger("detect")
+    run(manifest, tmp_path, store, settings, away)
+    assert {reason for reason, _ in away.entries.values()} == {"missing"}, "it may come back"
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "b.mp4"), ("b.jpg", "a.mp4")])
+def test_a_clip_that_is_also_named_as_a_photo(
+    names: tuple[str, str],
+    folder: Path,
+    clip_of: SampleOf,
+    sample_of: SampleOf,
+    settings: DetectSettings,
+    tmp_path: Path,
+) -> None:
+    """It is a clip for both, in whatever order they come, and after a run that knew the photo's name alone."""
+    photo, clip = names
+    for name in names:
+        (tmp_path / name).write_bytes((folder / "clip0.mp4").read_bytes())
+    store, ledger = Store(tmp_path / "store"), Ledger("detect")
+    run(Manifest((sample_of(tmp_path, photo),)), tmp_path, store, settings, ledger)
+    assert ledger.entries[photo][0] == "clip"
+    manifest = Manifest((sample_of(tmp_path, photo), clip_of(tmp_path, clip)))
+    detections, _, counts = run(manifest, tmp_path, store, settings, Ledger("detect"))
+    assert counts == Counts(total=2, computed=1, failed=0)
+    assert {name: len(times) for name, times in detections.times.items()} == {photo: 4, clip: 4}
+    assert detections.sizes[photo] == detections.sizes[clip] == (320, 240)

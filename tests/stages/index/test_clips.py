@@ -347,6 +347,29 @@ def test_damage_in_the_middle(film: Film, monkeypatch: pytest.MonkeyPatch, numbe
         kept(read_frames(path, [0, 27 * 40_000]))
 
 
+def test_old_sound_has_more_samples_than_bytes(tmp_path: Path) -> None:
+    """As QuickTime counts compressed sound: samples of one unit of time, many in a byte. They are no video's frames."""
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as container:
+        moving: Any = container.add_stream("mpeg4", rate=25)
+        moving.width, moving.height, moving.pix_fmt = 32, 32, "yuv420p"
+        stream: Any = container.add_stream("pcm_u8", rate=8000, layout="mono")
+        for _ in range(3):
+            container.mux(moving.encode(av.VideoFrame(32, 32, "yuv420p")))
+        container.mux(moving.encode())
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.uint8), format="u8", layout="mono")
+        samples.sample_rate = 8000
+        container.mux(stream.encode(samples))
+        container.mux(stream.encode())
+    data = bytearray(path.read_bytes())
+    for name in (b"stts", b"stsz"):  # of the sound, which is the second track
+        place = data.rindex(name) + 12
+        assert int.from_bytes(data[place : place + 4], "big") in range(100, 2000)
+        data[place : place + 4] = (80_000).to_bytes(4, "big")
+    path.write_bytes(data)
+    assert len(probe(path).times_us) == 3
+
+
 def test_a_frame_that_is_not_there(film: Film) -> None:
     path = film("a.mp4")
     with pytest.raises(MediaError, match=r"decode_error: .* no frame at 40001 us"):

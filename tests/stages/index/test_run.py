@@ -52,6 +52,19 @@ def test_two_runs_write_equal_bytes(plant: Plant, contents: ContentIndex, tmp_pa
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize("names", [("a.jpg", "b.mp4"), ("b.jpg", "a.mp4")])
+def test_one_content_is_a_photo_or_a_clip_by_its_bytes(
+    names: tuple[str, str], plant: Plant, film: Callable[..., Path], contents: ContentIndex, ledger: Ledger
+) -> None:
+    clip = film("a.mp4").read_bytes()
+    for content, media in ((clip, "video"), (5, "image"), (b"neither", "video")):
+        root = plant(
+            {f"{label}/{name}": content for label in ("x", "y") for name in names}, root=media + str(content)[:9]
+        )
+        manifest, _, _ = run(IndexSettings("folder", root), contents=contents, ledger=ledger)
+        assert [sample.media for sample in manifest] == [media] * 4
+
+
 def test_files_that_cannot_be_used_are_in_the_ledger(plant: Plant, contents: ContentIndex, ledger: Ledger) -> None:
     root = plant({"sad/a.png": 1, "happy/b.png": 2, "sad/empty.png": b"", "x.txt": b"x"})
     (root / "happy" / "gone.png").symlink_to("nowhere.png")

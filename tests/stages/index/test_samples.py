@@ -73,6 +73,16 @@ def test_what_lies_in_the_content_names_no_path(plant: Plant, content: bytes, wo
     assert "a.png" not in detail
 
 
+def test_a_clip_by_another_name_is_not_remembered_as_a_bad_photo(
+    plant: Plant, film: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Under a clip's name the same bytes are sound."""
+    content = film("a.mp4").read_bytes()
+    found, detail = reason(sample("a.jpg", content), plant({"a.jpg": content}))
+    assert (found, detail) == ("clip", "a.jpg is a clip by its bytes; name it as one")
+    assert found in TRANSIENT
+
+
 def test_samples_of_one_content_stay_in_order(photo: Callable[..., bytes]) -> None:
     rows = [sample("c", photo(1)), sample("a", photo(1)), sample("b", photo(2))]
     shared = by_content(Manifest(tuple(rows)))
