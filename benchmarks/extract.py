@@ -133,7 +133,7 @@ class Plain:
             if pictures := crops if spec.input == "face" else [image]:
                 pixels = torch.from_numpy(np.stack([fit(picture, spec) for picture in pictures]))
                 with torch.inference_mode():
-                    net(preprocess(pixels, spec))
+                    net(preprocess(pixels, spec).contiguous())
 
 
 @dataclass
@@ -162,7 +162,7 @@ def bare_backbone(spec: BackboneSpec, engine: Engine, pixels: np.ndarray) -> Cal
     if engine.runtime == "openvino":
         from stages.extract.forward_openvino import OpenVinoForward
 
-        forward, values = OpenVinoForward(spec, net, "float32"), images.numpy()
+        forward, values = OpenVinoForward(spec, net, "float32"), images.contiguous().numpy()
         compiled = {size: forward._compiled((size, *values.shape[1:])) for size in BATCHES}
 
         def run(size: int) -> None:

@@ -68,7 +68,7 @@ def preprocess(pixels: torch.Tensor, spec: BackboneSpec) -> torch.Tensor:
         spec: whose colour, mean and std are used.
 
     Returns:
-        float32 (B, C, H, W), contiguous, on the device of `pixels`.
+        float32 (B, C, H, W) on the device of `pixels`, in memory as they are: channels last.
 
     Raises:
         ValueError: for another dtype or shape (a caller's mistake, not a user's).
@@ -85,7 +85,7 @@ def preprocess(pixels: torch.Tensor, spec: BackboneSpec) -> torch.Tensor:
         planes = (luma >> _LUMA_BITS).unsqueeze(1)  # (B, 1, H, W), 0..255
     elif spec.colour == "BGR":
         planes = planes.flip(1)
-    values = planes.to(torch.float32, memory_format=torch.contiguous_format)
+    values = planes.to(torch.float32, memory_format=torch.channels_last)
     mean = torch.tensor(spec.mean, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1)
     std = torch.tensor(spec.std, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1)
     return values.sub_(mean).div_(std)

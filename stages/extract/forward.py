@@ -65,11 +65,17 @@ def load_forward(name: str, folder: Path, engine: Engine) -> Forward:
         return CudaForward(network)
 
     def forward(pixels: np.ndarray) -> Taps:
-        # a copy: cached crops are read-only maps, which torch does not take
-        outputs = network(torch.tensor(pixels))
+        outputs = network(as_tensor(pixels))
         return {tap: value.numpy() for tap, value in outputs.items()}
 
     return forward
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """The same memory as a tensor; a copy of read-only maps, which torch does not take."""
+    import torch
+
+    return torch.from_numpy(pixels) if pixels.flags.writeable else torch.tensor(pixels)
 
 
 def _guarded(network: Network, spec: BackboneSpec, engine: Engine) -> Network:

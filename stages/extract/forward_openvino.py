@@ -16,6 +16,7 @@ from stages.backbones.preprocess import preprocess
 from stages.backbones.spec import BackboneSpec
 from stages.engines import ComputeName
 from stages.errors import SettingError
+from stages.extract.forward import as_tensor
 from stages.runtime import FrontEndManager, Run, TorchScriptPythonDecoder, compiled, openvino
 
 
@@ -60,8 +61,7 @@ class OpenVinoForward:
         self._runs: dict[int, Run] = {}
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        # a copy: cached crops are read-only maps, which torch does not take
-        images = preprocess(torch.tensor(pixels), self._spec).numpy()
+        images = preprocess(as_tensor(pixels), self._spec).contiguous().numpy()
         if len(images) not in self._runs:
             self._runs[len(images)] = self._compiled(images.shape)
         return dict(zip(self._taps, self._runs[len(images)](images), strict=True))

@@ -100,10 +100,10 @@ def test_grey_is_the_rounded_luma(values: list[int]) -> None:
     assert np.all(np.abs(found - exact) <= 0.51)
 
 
-def test_output_is_contiguous_float32() -> None:
+def test_output_is_float32_with_channels_last() -> None:
     for colour, channels in (("RGB", 3), ("BGR", 3)):
         out = preprocess(torch.zeros((4, 1, 2, 3), dtype=torch.uint8), _tiny(colour=colour))
-        assert out.is_contiguous()
+        assert out.is_contiguous(memory_format=torch.channels_last)
         assert out.dtype == torch.float32
         assert out.shape == (4, channels, 1, 2)
     assert preprocess(torch.zeros((0, 1, 2, 3), dtype=torch.uint8), _tiny()).shape == (0, 3, 1, 2)
