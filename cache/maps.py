@@ -81,6 +81,10 @@ class RowSpace:
 
     def view(self, place: int, rows: int) -> np.ndarray:
         """`rows` rows that follow each other from `place`: (rows * row_bytes,) uint8, read-only, not copied."""
+        self._range.charge(rows * self._row_bytes + _FAULT_BYTES)
+        return self._view(place, rows)
+
+    def _view(self, place: int, rows: int) -> np.ndarray:
         start = place * self._unit
         return self._bytes[start : start + rows * self._row_bytes]
 
@@ -120,7 +124,7 @@ class RowSpace:
         out = np.empty(ends[-1], np.uint8)
         for i, (place, count) in enumerate(zip(places.tolist(), np.diff(offsets).tolist(), strict=True)):
             self._range.charge(ends[i + 1] - ends[i] + _FAULT_BYTES)
-            out[ends[i] : ends[i + 1]] = self.view(place, count)
+            out[ends[i] : ends[i + 1]] = self._view(place, count)
         return out
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.block import Block
+from cache.maps import hand_back
 from cache.keys import view_key
 from stages.decoding.pool import Crash, decoded
 from stages.detect.corpus import PHOTO
@@ -23,6 +24,9 @@ from stages.extract.items import Item
 from stages.extract.pictures import Look, Media, Wish
 from stages.extract.settings import ViewSettings
 from stages.timing import Timings
+
+RESIDENT_BYTES = 32 << 20
+"""How much of the crops' maps may count as memory: each crop is read once."""
 
 CHUNK_ROWS = 64
 """Crops of an item that another view is made of at once: bounds memory where a photo has thousands of faces."""
@@ -92,6 +96,7 @@ def from_crops(asked: Asked, block: Block, fail: Fail) -> Generator[Seen, None, 
             for start in range(0, count, CHUNK_ROWS):
                 some = views.of_crops(rows[start : start + CHUNK_ROWS], view, asked.settings, key, start)
                 yield Seen(of_view, 0, some, count)
+        hand_back(RESIDENT_BYTES)
 
 
 def from_media(asked: Asked, look: Look, fail: Fail, timings: Timings) -> Generator[Seen, None, None]:
