@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.block import Block
-from cache.maps import hand_back
 from cache.keys import view_key
+from cache.maps import hand_back
 from stages.decoding.pool import Crash, decoded
 from stages.detect.corpus import PHOTO
 from stages.errors import MediaError
