@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
+
+T = TypeVar("T")
 
 
 class Spent(NamedTuple):
@@ -49,6 +51,16 @@ class Timings:
             yield
         finally:
             self.add(kind, time.perf_counter() - start, items)
+
+    def each(self, kind: str, items: Iterator[T]) -> Iterator[T]:
+        """The items, adding the time that each takes to come."""
+        end = object()
+        while True:
+            with self.measure(kind):
+                item = next(items, end)
+            if item is end:
+                return
+            yield cast(T, item)
 
     def merge(self, other: Timings) -> None:
         """Add what another process or part spent."""

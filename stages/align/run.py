@@ -18,7 +18,7 @@ from cache.writer import BlockWriter
 from stages.align.cut import Cut, Cutter, Media, Piece
 from stages.align.templates import Template, find
 from stages.blocks import BlockRow, Counts, block_rows
-from stages.decoding.pool import Crash, Decoded, decoded
+from stages.decoding.pool import Decoded, decoded
 from stages.detect.detections import Detections
 from stages.detect.faces import FaceItem
 from stages.detect.settings import FaceSource
@@ -157,11 +157,7 @@ def _write(
     answers: Iterator[Decoded[Media, Cut | MediaError]], writers: Sequence[BlockWriter], timings: Timings
 ) -> Iterator[tuple[Media, tuple[str, str] | None]]:
     """Write crops as they come; yields each photo or clip when it is through, and the failure (reason, detail)."""
-    while True:
-        with timings.measure("wait"):
-            answer = next(answers, None)
-        if answer is None:
-            return
+    for answer in timings.each("wait", answers):
         value, failure = answer.value, None
         if isinstance(value, Cut):
             timings.add("decode", answer.seconds - value.seconds, 1)
@@ -171,7 +167,6 @@ def _write(
                     writers[crops.template].add(crops.key, crops.pixels)
         else:
             timings.add("decode", answer.seconds)
-            is_crash = isinstance(value, Crash)
-            failure = ("decoder_crash", value.detail) if is_crash else (value.reason, value.detail)
+            failure = (value.reason, value.detail)
         if answer.last:
             yield answer.job, failure

@@ -40,9 +40,14 @@ class DecodingError(KuleshovError):
 
 
 class Crash(NamedTuple):
-    """A job's result where it ended two decoding processes."""
+    """A job's result where it ended two decoding processes. It reads as a MediaError does."""
 
     detail: str
+
+    @property
+    def reason(self) -> str:
+        """For ledgers."""
+        return "decoder_crash"
 
 
 class Decoded(NamedTuple, Generic[J, R]):

@@ -15,7 +15,7 @@ import numpy as np
 from cache.keys import BlockSpec, item_keys
 from cache.store import Store
 from stages.blocks import BlockRow, block_rows
-from stages.decoding.pool import Crash, decoded
+from stages.decoding.pool import decoded
 from stages.detect.corpus import SIZE_SPEC
 from stages.errors import MediaError
 from stages.index.clips import Probe
@@ -116,8 +116,6 @@ def look_into_clips(
                 if isinstance(found, Probe):
                     times.add(key, found.times_us)
                     sizes.add(key, np.array([found.size], np.int32))
-                elif isinstance(found, Crash):
-                    passing[content] = ("decoder_crash", found.detail)
                 elif found.reason in TRANSIENT:
                     passing[content] = (found.reason, found.detail)
                 elif answer.job.timed:  # another version could read it: fail it here, or it would be asked for ever

@@ -55,12 +55,7 @@ class Detection:
             StorePlaceError: the store refuses.
         """
         taken = 0  # frames of the photo or clip at hand
-        answers = decoded(pictures, looks)
-        while True:
-            with self._timings.measure("wait"):
-                answer = next(answers, None)
-            if answer is None:
-                break
+        for answer in self._timings.each("wait", decoded(pictures, looks)):
             self._timings.add("decode", answer.seconds, int(isinstance(answer.value, np.ndarray)))
             self._take(answer, taken)
             taken = 0 if answer.last else taken + 1
@@ -71,9 +66,7 @@ class Detection:
     def _take(self, answer: Decoded[Look, np.ndarray | MediaError], taken: int) -> None:
         """A frame, or why there is none: the `taken`-th of its photo or clip."""
         look, value = answer.job, answer.value
-        if isinstance(value, Crash):
-            self.unread[look.content] = ("decoder_crash", value.detail)
-        elif isinstance(value, MediaError):
+        if isinstance(value, MediaError | Crash):
             if value.reason in TRANSIENT:
                 self.unread[look.content] = (value.reason, value.detail)
             else:
@@ -90,7 +83,7 @@ class Detection:
             if len(self._group) >= self._most:
                 self._flush()
 
-    def _remember(self, look: Look, key: bytes, error: MediaError) -> None:
+    def _remember(self, look: Look, key: bytes, error: MediaError | Crash) -> None:
         """Write that this photo or frame cannot be read."""
         self._boxes.add(key, None, status=error.reason, detail=error.detail)
         if look.size_key is not None and look.times_us is None:
@@ -126,13 +119,15 @@ def detect_group(detector: Detector, images: Sequence[Image.Image]) -> list[Face
             return list(many(images))
         except KuleshovError:
             raise
-        except Exception:  # one of them: find out which
-            return [one for image in images for one in detect_group(detector, [image])]
+        except Exception:  # noqa: S110 - one of them: find out which
+            pass
+    return [_detected(detector, image) for image in images]
+
+
+def _detected(detector: Detector, image: Image.Image) -> Faces | Exception:
     try:
-        return [detector.detect(image) for image in images]
+        return detector.detect(image)
     except KuleshovError:
         raise
     except Exception as error:
-        if len(images) == 1:
-            return [error]
-        return [one for image in images for one in detect_group(detector, [image])]
+        return error

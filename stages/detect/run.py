@@ -26,6 +26,7 @@ from stages.detect.faces import ROW_WIDTH, FaceItem, Faces, faces_of
 from stages.detect.looking import Detection, Failures, Look
 from stages.detect.settings import DetectSettings
 from stages.device import resolve
+from stages.engines import Engine
 from stages.engines import resolve as resolve_engine
 from stages.errors import MissingInputError
 from stages.index.manifest import Manifest, Sample
@@ -61,10 +62,15 @@ def boxes_spec(settings: DetectSettings) -> BlockSpec:
         weights=module.weights(),
         preprocessing=module.preprocessing(settings),
         numerics={
-            "engine": resolve_engine("detect", settings.engine, settings.device, offered=module.ENGINES).name,
+            "engine": _engine(settings).name,
             "dtype": "float32",
         },
     )
+
+
+def _engine(settings: DetectSettings) -> Engine:
+    offered = registry.find(settings.detector).ENGINES
+    return resolve_engine("detect", settings.engine, settings.device, offered=offered)
 
 
 @dataclass(frozen=True)
@@ -237,8 +243,7 @@ def _detect(
     corpus = work.corpus
     block, sizes = job.blocks()
     lacking, sized = corpus.lacking(block, sizes), sizes.has(corpus.size_keys)
-    runtime = ("openvino",) if str(job.spec.numerics["engine"]).startswith("openvino") else ()
-    how = style("torch", *runtime, "facenet-pytorch", "pillow", "av")
+    how = style(*_engine(job.settings).packages, "facenet-pytorch", "pillow", "av")
     with job.store.writer(job.spec, how) as writer, job.store.writer(SIZE_SPEC, how) as size_writer:
         detection = Detection(lambda: load(job.settings), writer, size_writer, timings, job.settings.device)
         looks = (

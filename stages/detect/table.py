@@ -28,7 +28,8 @@ def write_table(path: Path, detections: Detections) -> None:
 def _rows(detections: Detections) -> Iterator[tuple[object, ...]]:
     for sample_id in sorted(detections.items):
         faces, times = detections.faces(sample_id), detections.times.get(sample_id)
-        places = detections.places(sample_id).tolist()
+        # a photo is one frame: there are many
+        places = [(0, i) for i in range(len(faces))] if times is None else detections.places(sample_id).tolist()
         tracks = [] if times is None else detections.tracks(sample_id).tolist()
         for i, (frame, face) in enumerate(places):
             box, points = (_cells(part[i].reshape(-1), 2) for part in (faces.boxes, faces.landmarks))

@@ -5,7 +5,6 @@ Each crop is read, and each photo or frame decoded, once for all roles that lack
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,9 +15,8 @@ import numpy as np
 from cache.block import Block
 from cache.keys import view_key
 from cache.maps import hand_back
-from stages.decoding.pool import Crash, decoded
+from stages.decoding.pool import decoded
 from stages.detect.corpus import PHOTO
-from stages.errors import MediaError
 from stages.extract import views
 from stages.extract.items import Item
 from stages.extract.pictures import Look, Media, Wish
@@ -102,9 +100,7 @@ def from_crops(asked: Asked, block: Block, fail: Fail) -> Generator[Seen, None, 
 def from_media(asked: Asked, look: Look, fail: Fail, timings: Timings) -> Generator[Seen, None, None]:
     """Whole photos and frames, from the decoding processes; those that cannot be read are failures."""
     number = 0  # of the job's picture that comes next
-    start = time.perf_counter()
-    for media, value, seconds, last in decoded(look, _media(asked)):
-        timings.add("wait", time.perf_counter() - start)
+    for media, value, seconds, last in timings.each("wait", decoded(look, _media(asked))):
         if isinstance(value, list):
             timings.add("decode", seconds, 1)
             pixels = iter(value)
@@ -114,16 +110,10 @@ def from_media(asked: Asked, look: Look, fail: Fail, timings: Timings) -> Genera
             number += 1
         else:
             timings.add("decode", seconds)
-            reason, detail = _why(value)
             for key, _ in media.pictures[number:]:
-                fail(key, reason, detail)
+                fail(key, value.reason, value.detail)
         if last:
             number = 0
-        start = time.perf_counter()
-
-
-def _why(value: MediaError | Crash) -> tuple[str, str]:
-    return ("decoder_crash", value.detail) if isinstance(value, Crash) else (value.reason, value.detail)
 
 
 def _media(asked: Asked) -> Iterator[Media]:
