@@ -26,6 +26,7 @@ from PIL import Image
 
 from stages.errors import MediaError
 from stages.index.containers import DEMUXERS, ends_early
+from stages.index.media import file_errors
 from stages.index.sniff import HEAD, kind_of
 from stages.index.upright import SIDEWAYS, picture, turn_of
 
@@ -37,16 +38,10 @@ _LATEST_US = 2**53  # 285 years; item keys hold times as floats
 @contextmanager
 def opened(path: Path, max_pixels: int) -> Iterator[Decoder]:
     """A clip that is closed afterwards; whatever is raised inside because of it becomes a MediaError."""
-    try:
+    with file_errors(path):
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise MediaError("not_a_clip", f"{path} is not a file")
         handle = open(path, "rb", buffering=0)  # noqa: SIM115 - closed below
-    except PermissionError:
-        raise MediaError("permission", f"{path} may not be read by this user") from None
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a path that no file can have
-        raise MediaError("missing", f"there is no file {path}") from None
-    except OSError as error:
-        raise MediaError("unreadable", f"{path}: {error.strerror or error}") from None
     source = Source(handle)
     try:
         with handle, closing(_decoder(path, source, max_pixels)) as clip:

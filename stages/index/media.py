@@ -16,6 +16,8 @@ import errno
 import logging
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -76,13 +78,18 @@ def open_image(path: Path, *, max_pixels: int = 100_000_000) -> Image.Image:
             that is not read, a clip, or a variant without a decoder), `too_large`, `truncated` (the bytes end too
             soon), `decode_error` (anything else, `detail` says what).
     """
-    try:
+    with file_errors(path):
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             raise MediaError("not_an_image", f"{path} is not a file")
         with open(path, "rb") as handle:
             return _open(path, handle, max_pixels)
-    except MediaError:
-        raise
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """What the system says of a file, inside the block, becomes a MediaError."""
+    try:
+        yield
     except PermissionError:
         raise MediaError("permission", f"{path} may not be read by this user") from None
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a path that no file can have
