@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def values(results: Iterator[Decoded[Any, Any]]) -> list[Any]:
 def rss() -> int:
     """Resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def waiting_bytes() -> int:
+    """Of the results that wait here."""
+    return sum(process._bytes for pool in list(pool_module._pools) for process in pool.processes if process)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
@@ -130,15 +136,14 @@ def test_memory_is_bounded_when_results_come_faster_than_they_are_taken(jobs: An
     """A gigabyte is there to be made; nobody takes it."""
     sum(values(decoded(jobs.identity, [1])))
     before = rss()
-    results = decoded(getattr(jobs, name), range(100))
-    next(results)
-    time.sleep(1.0)
-    waiting = rss() - before
-    for _ in range(20):
+    with closing(decoded(getattr(jobs, name), range(100))) as results:
         next(results)
-        assert rss() - before < 260_000_000  # 2 processes of 64 MB, the results in use, and what is being read
-    assert waiting > 50_000_000, "they did work ahead"
-    results.close()
+        assert wait_for(lambda: waiting_bytes() > 50_000_000), "they work ahead"
+        time.sleep(0.5)  # and would go on if they could
+        assert waiting_bytes() < 150_000_000
+        for _ in range(20):
+            next(results)
+            assert rss() - before < 260_000_000  # 2 processes of 64 MB, the results in use, and what is being read
 
 
 def test_a_process_that_is_killed_is_replaced_and_its_job_done(jobs: Any, tmp_path: Path) -> None:
