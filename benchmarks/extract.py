@@ -71,12 +71,12 @@ DEVICE = ["cpu"]
 """Where the networks compute."""
 
 
-def settings_of(engine: str, batch: int = 16) -> tuple[DetectSettings, ExtractSettings]:
+def settings_of(engine: str) -> tuple[DetectSettings, ExtractSettings]:
     """The settings of both ways through the stages."""
     backbones = {_role(name): BackboneSettings(backbone=name, taps=(tap,)) for name, tap in TAPS.items()}
     return (
         DetectSettings(device=DEVICE[0], engine=engine),  # pyright: ignore[reportArgumentType]
-        ExtractSettings(backbones=backbones, device=DEVICE[0], batch_size=batch, engine=engine),  # pyright: ignore[reportArgumentType]
+        ExtractSettings(backbones=backbones, device=DEVICE[0], engine=engine),  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -239,14 +239,13 @@ def forwards(rounds: Rounds, manifest: Manifest, root: Path, crops: Path, scratc
             size = best_batch(bare, len(rows))
             _BARE[role] = Bare(bare, size, len(rows), len(rows) // size * size)
         bare, size = _BARE[role].run, _BARE[role].batch
-        chosen = what.model_copy(update={"batch_size": size})
         with tempfile.TemporaryDirectory(dir=scratch) as place:
             store = Store(Path(place), [crops])
             ledgers = {role: Ledger(role)}
             with rounds.of(f"bare {role}"):
                 bare(size)
             with rounds.of(f"stage {role}"):
-                extract.run(manifest, root, store, detections, [plan], chosen, weights_dir(), ledgers)
+                extract.run(manifest, root, store, detections, [plan], what, weights_dir(), ledgers)
             assert not ledgers[role].entries
 
 

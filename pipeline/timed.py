@@ -13,7 +13,9 @@ from pipeline.project import Project
 from stages.align.run import run as align
 from stages.detect.run import read
 from stages.detect.run import run as detect
+from stages.extract.forward import batch_rows
 from stages.extract.run import run as extract
+from stages.extract.settings import BatchSize
 from stages.index.manifest import Manifest, Sample
 from stages.ledger import Ledger
 from stages.spread import Part
@@ -141,7 +143,7 @@ def _timed(stage: str, timings: Timings, kind: str, wall_s: float) -> Timed:
     return Timed({stage: Spent(max(wall_s - load_s, 0.0), items)} if items else {}, load_s)
 
 
-def shared(group: Sequence[Role], timings: Timings, wall_s: float, batch: int) -> Timed:
+def shared(group: Sequence[Role], timings: Timings, wall_s: float, batch: BatchSize) -> Timed:
     """Give each role of a pass its forward passes, and of the rest as much as it has of the rows.
 
     The last batch was filled up with black rows. Of many rows they will be a small part, of a few samples they may be
@@ -149,7 +151,7 @@ def shared(group: Sequence[Role], timings: Timings, wall_s: float, batch: int) -
 
     Args:
         wall_s: seconds of the pass.
-        batch: rows of each forward pass.
+        batch: `extract.batch_size`.
     """
     load_s = timings.spent.get("load", Spent()).seconds
     forward = [timings.spent.get(f"forward/{role.plan.role}", Spent()) for role in group]
@@ -158,7 +160,8 @@ def shared(group: Sequence[Role], timings: Timings, wall_s: float, batch: int) -
     found = Timed(load_s=load_s)
     for role, spent in zip(group, forward, strict=True):
         if spent.items:
-            full = math.ceil(spent.items / batch) * batch
+            size = batch_rows(batch, role.plan.spec, role.plan.engine)
+            full = math.ceil(spent.items / size) * size
             seconds = spent.seconds * spent.items / full + rest_s * spent.items / rows
             found.spent[role.stage] = Spent(seconds, spent.items)
     return found

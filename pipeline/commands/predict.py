@@ -14,7 +14,7 @@ import click
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for tables and pictures."
 )
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=16, show_default=True, help="Rows a forward pass.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), show_default="auto", help="Rows a forward pass.")
 @click.option(
     "--max-failures",
     metavar="N|P%",
@@ -23,7 +23,9 @@ import click
     help="Photos and clips that may fail before the command does.",
 )
 @click.pass_obj
-def predict(folder: Path, model: Path, inputs: tuple[str, ...], out: Path, batch_size: int, max_failures: str) -> None:
+def predict(
+    folder: Path, model: Path, inputs: tuple[str, ...], out: Path, batch_size: int | None, max_failures: str
+) -> None:
     """Predict photos and clips with a trained MODEL folder.
 
     INPUT is a photo, a clip, a folder, or a pattern. Writes predictions.csv, predictions.jsonl and a picture each with
@@ -47,7 +49,7 @@ def predict(folder: Path, model: Path, inputs: tuple[str, ...], out: Path, batch
     ledger = Ledger("predict")
     with tempfile.TemporaryDirectory(prefix="kuleshov-") as scratch:
         manifest = manifest_of(photos, ContentIndex(Path(scratch) / "contents.sqlite"), ledger)
-        predictions = run(ensemble, manifest, Store(Path(scratch)), weights_dir(), batch_size, ledger)
+        predictions = run(ensemble, manifest, Store(Path(scratch)), weights_dir(), batch_size or "auto", ledger)
     out = folder / out
     pictures = sum(path.suffix == ".jpg" for path in write(predictions, ensemble.members[0].classes, out, ledger))
     ledger.write(out / "failures.csv")

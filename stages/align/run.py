@@ -30,8 +30,9 @@ from stages.making import style
 from stages.progress import counter
 from stages.timing import Timings
 
-VERSION = 2
-"""Raise it when the crops of the same photo, boxes and template change. 2: antialiased between the whole factors."""
+VERSION = 3
+"""Raise it when the crops of the same photo, boxes and template change. 2: antialiased between the whole factors.
+3: upright boxes within the photo are resized, not sampled."""
 
 
 def crops_spec(template: Template, detections_key: str, source: FaceSource) -> BlockSpec:

@@ -11,6 +11,9 @@ from stages.align.templates import Template
 PLAIN_STEP = 1.2
 """Px of the photo a crop px, up to which bilinear sampling as it is comes closest to an antialiased resize."""
 
+_DECIMALS = 6
+"""Of a box in px: one that ends with the photo still does after a matrix was inverted."""
+
 
 def crop_matrix(box: np.ndarray, landmarks: np.ndarray, template: Template, *, exact_box: bool = False) -> np.ndarray:
     """The (2, 3) matrix from the photo's px to the crop's.
@@ -42,9 +45,10 @@ def _grow(box: np.ndarray, template: Template) -> np.ndarray:
 def warp(image: Image.Image, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Cut the crop that `matrix` maps onto (0, 0)..(width, height); outside of the photo is black.
 
-    A face larger than the crop is first shrunk by a whole factor per axis (an exact box filter). Where more than
-    `PLAIN_STEP` px of that a crop pixel remain, the crop is sampled twice as fine and halved, so that every pixel of
-    the photo counts.
+    A face larger than the crop is first shrunk by a whole factor per axis (an exact box filter). What remains is
+    resized, bilinear and antialiased, where the crop is an upright box within the photo, which is twice as fast
+    as sampling it. Else it is sampled; where more than `PLAIN_STEP` px a crop pixel remain, twice as fine and halved,
+    so that every pixel of the photo counts.
 
     Args:
         image: RGB photo.
@@ -67,6 +71,10 @@ def warp(image: Image.Image, matrix: np.ndarray, size: tuple[int, int]) -> np.nd
     region = image.crop((int(low[0]), int(low[1]), int(high[0]), int(high[1])))
     if factors.max() > 1:
         region = region.reduce((int(factors[0]), int(factors[1])))
+    if inverse[0, 1] == inverse[1, 0] == 0:
+        box = ((corners[[0, 3]] - low) / factors).round(_DECIMALS).ravel()
+        if (box[:2] >= 0).all() and (box[2:] <= region.size).all() and (box[2:] > box[:2]).all():
+            return np.asarray(region.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box.tolist())))
     finer = 2 if (steps / factors).max() > PLAIN_STEP else 1
     to_region = np.column_stack([inverse[:, :2] / finer, inverse[:, 2] - low]) / factors[:, None]
     data = tuple(float(v) for v in to_region.reshape(-1))

@@ -17,7 +17,11 @@ from stages.backbones.spec import BackboneSpec
 from stages.engines import ComputeName
 from stages.errors import SettingError
 from stages.extract.forward import as_tensor
+from stages.loops import Loops
 from stages.runtime import FrontEndManager, Run, TorchScriptPythonDecoder, compiled, openvino
+
+_LOOPS = Loops("stages.extract.plane_loops", after=16)
+"""A batch of 16 rows of 150 x 150 px takes 3.7 ms less with them, and importing them 0.4 s more."""
 
 
 class _Listed(nn.Module):
@@ -50,6 +54,7 @@ class OpenVinoForward:
             SettingError: OpenVINO cannot run this network.
         """
         self._spec = spec
+        self._levels = _levels(spec)
         self._compute: ComputeName = compute
         self._taps = [tap.name for tap in spec.taps]
         example = torch.zeros(1, spec.channels, *spec.input_size)
@@ -61,10 +66,17 @@ class OpenVinoForward:
         self._runs: dict[int, Run] = {}
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        images = preprocess(as_tensor(pixels), self._spec).contiguous().numpy()
+        images = self._prepared(pixels)
         if len(images) not in self._runs:
             self._runs[len(images)] = self._compiled(images.shape)
         return dict(zip(self._taps, self._runs[len(images)](images), strict=True))
+
+    def _prepared(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 (B, H, W, 3) -> float32 (B, C, H, W), one channel after the other in memory."""
+        loops = _LOOPS.get() if self._levels is not None and pixels.shape[1:3] == self._spec.input_size else None
+        if loops is not None:
+            return loops.planes(pixels, self._levels)
+        return preprocess(as_tensor(pixels), self._spec).contiguous().numpy()
 
     def _compiled(self, shape: tuple[int, ...]) -> Run:
         try:
@@ -84,6 +96,14 @@ def _converted(model: nn.Module, example: torch.Tensor) -> tuple[Any, openvino.M
         decoder = TorchScriptPythonDecoder(traced, example_input=example)
     frontend = FrontEndManager().load_by_framework("pytorch")
     return decoder, frontend.convert(frontend.load(decoder))
+
+
+def _levels(spec: BackboneSpec) -> np.ndarray | None:
+    """What `preprocess` makes of each value of each channel, float32 (3, 256); None where it changes the channels."""
+    if spec.colour != "RGB":
+        return None
+    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None] for values in (spec.mean, spec.std))
+    return torch.arange(256, dtype=torch.float32).repeat(3, 1).sub_(mean).div_(std).numpy()
 
 
 def _refused(spec: BackboneSpec, error: Exception) -> SettingError:

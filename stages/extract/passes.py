@@ -15,6 +15,7 @@ from cache.store import Store
 from cache.writer import BlockWriter
 from stages.extract import views
 from stages.extract.engine import Forward, Packer, Run, each
+from stages.extract.forward import batch_rows
 from stages.extract.inputs import Asked, Seen, from_crops, from_media
 from stages.extract.items import Item
 from stages.extract.pictures import Look, size_of
@@ -181,7 +182,8 @@ class Pass:
             with self._timings.measure("load"):
                 forward = self._load(lane.plan)
             role = lane.plan.role
-            lane.packer = Packer(forward, self._job.settings.batch_size, self._timings, f"forward/{role}")
+            rows = batch_rows(self._job.settings.batch_size, lane.plan.spec, lane.plan.engine)
+            lane.packer = Packer(forward, rows, self._timings, f"forward/{role}")
         return lane.packer
 
     def _write(self, lane: Lane, run: Run) -> None:

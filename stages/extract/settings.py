@@ -22,6 +22,9 @@ KeyStart = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 """The first 16 digits of a block's key. In YAML in quotes: it may look like a number."""
 
 
+BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
+
+
 class BackboneSettings(Settings):
     """One role in a project: a name that heads refer to, and the backbone that plays it.
 
@@ -64,8 +67,9 @@ class ExtractSettings(Settings):
         dtype: of the stored rows. `float16` has a relative error of at most 2^-11 (0.05 %) and ends at 65,504,
             `bfloat16` one of at most 2^-8 (0.4 %) and the range of `float32`. A value beyond is refused, never stored
             as inf.
-        batch_size: rows a forward pass; smaller batches are padded to it. Not part of the key. On a CPU with fewer than
-            16, the last digits of some backbones depend on the number of threads.
+        batch_size: rows a forward pass; smaller batches are padded to it. Not part of the key. `auto`: a rule over
+            engine and input, see `stages.extract.forward.batch_rows`. With torch on a CPU and fewer than 16, the last
+            digits of some backbones depend on the number of threads.
         device: `auto`, `cpu` or `cuda`.
         engine: `auto`, `torch` or `openvino`, see `stages.engines.resolve`.
         compute: of the networks' layers: `float32`, `bfloat16` or, on a GPU, `float16`.
@@ -76,7 +80,7 @@ class ExtractSettings(Settings):
 
     backbones: dict[Role, BackboneSettings]
     dtype: Literal["float16", "float32", "bfloat16"] = "float16"
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: BatchSize = "auto"
     device: DeviceName = "auto"
     engine: EngineName = "auto"
     compute: ComputeName = "float32"

@@ -22,7 +22,7 @@ from stages.detect.faces import Faces
 from stages.errors import DataError, MediaError, WeightsError
 from stages.extract import run as extract
 from stages.extract.plan import RolePlan, plan_role
-from stages.extract.settings import IMPORTED, ExtractSettings
+from stages.extract.settings import IMPORTED, BatchSize, ExtractSettings
 from stages.index.manifest import Manifest, Sample
 from stages.index.samples import open_frames
 from stages.ledger import Ledger
@@ -74,7 +74,7 @@ class Prediction:
 
 
 def run(
-    model: Ensemble, manifest: Manifest, store: Store, weights_folder: Path, batch_size: int, ledger: Ledger
+    model: Ensemble, manifest: Manifest, store: Store, weights_folder: Path, batch_size: BatchSize, ledger: Ledger
 ) -> list[Prediction]:
     """Predict every photo and clip of a manifest, in its order; those that cannot be read go to the ledger.
 
@@ -133,7 +133,7 @@ def _plans(model: Ensemble, weights_folder: Path, detections_key: str) -> dict[s
 
 
 def _alike(
-    model: Ensemble, plans: dict[str, RolePlan], batch_size: int
+    model: Ensemble, plans: dict[str, RolePlan], batch_size: BatchSize
 ) -> Iterator[tuple[ExtractSettings, list[RolePlan]]]:
     """The roles in groups that are computed alike: members may differ in their settings of extraction."""
     groups: dict[str, tuple[ExtractSettings, list[RolePlan]]] = {}

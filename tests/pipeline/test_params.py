@@ -69,7 +69,7 @@ def test_what_init_writes_names_every_default_it_shows() -> None:
         ("    average:", "    a/b:", "head name 'a/b'"),
         ("views: {flip: false, crops: 0, seed: 0, area: 0.7}", "views: on", "views is True: input should be a mapping"),
         ("taps: [pooled]", "taps: pooled", r"effnet_lite0\.taps is 'pooled': input should be a list, such as \["),
-        ("  batch_size: 16", "  imported: {yes: '0'}", r"extract\.imported.*a name was read as True, no text"),
+        ("  batch_size: auto", "  imported: {yes: '0'}", r"extract\.imported.*a name was read as True, no text"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(project: Path, old: str, new: str, said: str) -> None:

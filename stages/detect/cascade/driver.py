@@ -19,7 +19,7 @@ from torchvision.ops import nms
 
 from stages.detect.cascade import boxes as arithmetic
 from stages.detect.cascade.nets import OUTPUTS, CropNet, ProposalNet, State
-from stages.detect.cascade.pixels import PixelTable
+from stages.detect.cascade.pixels import PixelTable, pixel_table
 from stages.engines import Engine
 
 PHOTOS = 8
@@ -139,7 +139,7 @@ class Cascade:
 
     def _proposed(self, image: Image.Image) -> _Photo:
         """P-Net over the pyramid: squares where a face may be."""
-        table = PixelTable(image, self._device)
+        table = pixel_table(image, self._device)
         levels = arithmetic.scales(*image.size, self._min_face_size, self._factor)
         if not levels:
             return _Photo(table, torch.zeros(0, 4, device=self._device))

@@ -7,9 +7,17 @@ exact; a mean costs four look-ups, however large its bin is.
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from stages.loops import Loops
+
+_LOOPS = Loops("stages.detect.cascade.pixel_loops", after=16)
+"""A photo of 640 x 480 takes 10 ms less with them, and importing them 0.4 s more."""
 
 _BITS = 21
 """The three channels share an int64, this many bits each: a table of one number a pixel instead of three. Totals run
@@ -20,28 +28,17 @@ _LARGEST_BIN = _MASK // 255
 """Pixels of a bin whose sums always fit; larger ones are summed in strips."""
 
 
-class PixelTable:
+class PixelTable(Protocol):
     """The summed-area table of one RGB photo.
 
     Attributes:
         width, height: px.
     """
 
-    def __init__(self, image: Image.Image, device: torch.device) -> None:
-        """Sum up a photo; one that is not RGB is converted."""
-        self.width, self.height = image.size
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
-        # Pillow's own layout, four bytes a pixel: a plain copy
-        pixels = torch.frombuffer(bytearray(rgb.tobytes("raw", "RGBX")), dtype=torch.int32)
-        wide = pixels.to(device).view(self.height, self.width).to(torch.int64)
-        packed = wide & 0xFF
-        packed |= (wide & 0xFF00) << (_BITS - 8)
-        packed |= (wide & 0xFF0000) << (2 * _BITS - 16)
-        sums = torch.zeros(self.height + 1, self.width + 1, dtype=torch.int64, device=device)
-        torch.cumsum(torch.cumsum(packed, 0), 1, out=sums[1:, 1:])
-        self._sums = sums.view(-1)
+    width: int
+    height: int
 
-    def means(self, boxes: Tensor, height: int, width: int, rows: slice = slice(None)) -> Tensor:
+    def means(self, boxes: Tensor, height: int, width: int, rows: slice = ...) -> Tensor:
         """Resize rectangles of the photo.
 
         Args:
@@ -52,6 +49,55 @@ class PixelTable:
         Returns:
             (n, rows, width, 3) float32: means of 0..255 taken to -1..1 as MTCNN's nets want it.
         """
+        ...
+
+
+def pixel_table(image: Image.Image, device: torch.device) -> PixelTable:
+    """Sum up a photo; one that is not RGB is converted."""
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    loops = _LOOPS.get() if device.type == "cpu" else None
+    return TorchTable(rgb, device) if loops is None else CompiledTable(rgb, loops)
+
+
+class CompiledTable:
+    """A table in this machine's memory, read by compiled loops; the bits are those of `TorchTable`."""
+
+    def __init__(self, image: Image.Image, loops: Any) -> None:
+        """Sum up an RGB photo.
+
+        Args:
+            loops: the module `pixel_loops`.
+        """
+        self.width, self.height = image.size
+        self._loops = loops
+        self._sums: np.ndarray = loops.table(np.asarray(image))
+
+    def means(self, boxes: Tensor, height: int, width: int, rows: slice = slice(None)) -> Tensor:
+        """See `PixelTable`."""
+        start, stop, _ = rows.indices(height)
+        return torch.from_numpy(
+            self._loops.means(self._sums, boxes.contiguous().numpy(), height, width, start, max(start, stop))
+        )
+
+
+class TorchTable:
+    """A table on any device, read by torch."""
+
+    def __init__(self, image: Image.Image, device: torch.device) -> None:
+        """Sum up an RGB photo."""
+        self.width, self.height = image.size
+        # Pillow's own layout, four bytes a pixel: a plain copy
+        pixels = torch.frombuffer(bytearray(image.tobytes("raw", "RGBX")), dtype=torch.int32)
+        wide = pixels.to(device).view(self.height, self.width).to(torch.int64)
+        packed = wide & 0xFF
+        packed |= (wide & 0xFF00) << (_BITS - 8)
+        packed |= (wide & 0xFF0000) << (2 * _BITS - 16)
+        sums = torch.zeros(self.height + 1, self.width + 1, dtype=torch.int64, device=device)
+        torch.cumsum(torch.cumsum(packed, 0), 1, out=sums[1:, 1:])
+        self._sums = sums.view(-1)
+
+    def means(self, boxes: Tensor, height: int, width: int, rows: slice = slice(None)) -> Tensor:
+        """See `PixelTable`."""
         x, x_end = _edges(boxes[:, 0:1], boxes[:, 2:3], width)
         y, y_end = (edge[:, rows] for edge in _edges(boxes[:, 1:2], boxes[:, 3:4], height))
         fitting = max(1, _LARGEST_BIN // (self.width // width + 2))

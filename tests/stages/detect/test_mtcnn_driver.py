@@ -19,12 +19,13 @@ from torch.nn import functional
 
 from stages.detect import mtcnn
 from stages.detect.cascade import boxes as arithmetic
-from stages.detect.cascade import driver, nets
-from stages.detect.cascade.pixels import PixelTable
+from stages.detect.cascade import driver, nets, pixels
+from stages.detect.cascade.pixels import CompiledTable, PixelTable, TorchTable, pixel_table
 from stages.detect.faces import Faces, iou
 from stages.detect.settings import DetectSettings
 from stages.engines import EngineName
 from stages.index.drawn.scenes import draw_scene
+from stages.loops import Loops
 
 CPU = torch.device("cpu")
 
@@ -231,7 +232,7 @@ def test_boxes_are_of_the_photo_before_it_was_shrunk() -> None:
 def test_a_level_in_strips_is_the_level() -> None:
     cascade = _own()._cascade
     for name in ("odd", "scene0"):
-        table = PixelTable(_photos()[name], CPU)
+        table = TorchTable(_photos()[name], CPU)
         for width, height in ((101, 77), (90, 64), (40, 26), (30, 13), (25, 12)):
             found = []
             for strip in (1, 40 * 60, 1 << 20):
@@ -265,9 +266,21 @@ def _area(image: Image.Image, box: Sequence[int], height: int, width: int) -> np
     return found[0].permute(1, 2, 0).numpy()
 
 
+def _torch_table(image: Image.Image) -> PixelTable:
+    return TorchTable(image, CPU)
+
+
+def _compiled_table(image: Image.Image) -> PixelTable:
+    return CompiledTable(image, pytest.importorskip("stages.detect.cascade.pixel_loops"))
+
+
+tables = pytest.mark.parametrize("table", [_torch_table, _compiled_table])
+
+
+@tables
 @settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_means_are_those_of_interpolate_area(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_means_are_those_of_interpolate_area(table: Callable[[Image.Image], PixelTable], data: st.DataObject) -> None:
     image = _photos()["noise"]
     box = []
     for length in image.size:
@@ -275,20 +288,49 @@ def test_means_are_those_of_interpolate_area(data: st.DataObject) -> None:
         box.append((start, data.draw(st.integers(start + 1, length))))
     rectangle = [box[0][0], box[1][0], box[0][1], box[1][1]]
     height, width = data.draw(st.tuples(st.integers(1, 60), st.integers(1, 60)))
-    found = PixelTable(image, CPU).means(torch.tensor([rectangle]), height, width)
+    found = table(image).means(torch.tensor([rectangle]), height, width)
     assert found.shape == (1, height, width, 3)
     assert np.abs(found[0].numpy() - _area(image, rectangle, height, width)).max() < 1e-6
 
 
-def test_means_of_bins_that_do_not_fit_the_tables_bits() -> None:
+@tables
+def test_means_of_bins_that_do_not_fit_the_tables_bits(table: Callable[[Image.Image], PixelTable]) -> None:
     rng = np.random.default_rng(2)
     for size in ((1900, 1500), (1, 30_000), (30_000, 2)):
         pixels = np.full((size[1], size[0], 3), 255, np.uint8)
         pixels[rng.integers(0, size[1], 500), rng.integers(0, size[0], 500)] = (3, 0, 250)
         image = Image.fromarray(pixels)
         for height, width in ((12, 15), (1, 4)):
-            found = PixelTable(image, CPU).means(torch.tensor([[0, 0, *size]]), height, width)
+            found = table(image).means(torch.tensor([[0, 0, *size]]), height, width)
             assert np.abs(found[0].numpy() - _area(image, (0, 0, *size), height, width)).max() < 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 3), st.integers(1, 50), st.integers(1, 50), st.data())
+def test_compiled_means_have_the_bits_of_torchs(
+    seed: int, count: int, height: int, width: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    columns, rows = (int(side) for side in rng.integers(1, 90, 2))
+    image = Image.fromarray(rng.integers(0, 256, (rows, columns, 3), dtype=np.uint8))
+    corner = rng.integers(0, (columns, rows), (count, 2))
+    boxes = torch.from_numpy(np.concatenate([corner, rng.integers(corner, (columns, rows)) + 1], axis=1))
+    start = data.draw(st.integers(0, height))
+    part = slice(start, data.draw(st.integers(start, height + 5)))
+    expected = _torch_table(image).means(boxes, height, width, part)
+    found = _compiled_table(image).means(boxes, height, width, part)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_photos_are_the_same_before_and_after_the_loops_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(pixels, "_LOOPS", Loops("stages.detect.cascade.pixel_loops", after=1))
+    image = _photos()["scene0"].convert("L")  # made RGB for the table
+    first, second = (pixel_table(image, CPU) for _ in range(2))
+    assert (type(first), type(second)) == (TorchTable, CompiledTable)
+    whole = torch.tensor([[0, 0, image.width, image.height]])
+    assert torch.equal(first.means(whole, 31, 47), second.means(whole, 31, 47))
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,10 +12,12 @@ import torch
 
 from stages import engines
 from stages.backbones import weights
+from stages.backbones.preprocess import preprocess
 from stages.backbones.registry import get_spec
 from stages.engines import TORCH_CPU, Engine
 from stages.errors import SettingError
-from stages.extract.forward import _guarded, load_forward
+from stages.extract.forward import _guarded, batch_rows, load_forward
+from stages.loops import Loops
 
 OPENVINO = Engine("openvino", "cpu")
 load = cache(load_forward)
@@ -182,3 +184,29 @@ def test_a_gpu_gives_what_the_cpu_gives(
         found = outputs()["embedding"]
         assert np.abs(found - values).max() <= most * np.abs(values).max()
         assert forward(batch)["embedding"].tobytes() == found.tobytes()
+
+
+@pytest.mark.parametrize("name", ["resnet29", "effnet_lite0", "expression", "sphereface:20", "mini_xception"])
+def test_pixels_are_prepared_alike_with_and_without_compiled_loops(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are BGR or grey are left to torch."""
+    pytest.importorskip("openvino")
+    from stages.extract import forward_openvino
+
+    spec, rows = get_spec(name), rows_of(name, 3)
+    forward = object.__new__(forward_openvino.OpenVinoForward)
+    forward._spec, forward._levels = spec, forward_openvino._levels(spec)
+    assert (forward._levels is None) == (spec.colour != "RGB")
+    monkeypatch.setattr(forward_openvino, "_LOOPS", Loops("stages.extract.plane_loops", after=0))
+    rows.flags.writeable = False  # as maps are
+    found = forward._prepared(rows)
+    assert found.flags.c_contiguous
+    assert np.array_equal(found, preprocess(torch.tensor(rows), spec).numpy())
+
+
+def test_how_many_rows_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = get_spec("resnet29"), get_spec("effnet_lite0")
+    assert batch_rows(5, large, OPENVINO) == 5
+    assert [batch_rows("auto", small, Engine("torch", device)) for device in ("cpu", "cuda")] == [16, 64]
+    for threads, expected in ((1, (8, 1)), (4, (8, 4)), (12, (12, 12))):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert (batch_rows("auto", small, OPENVINO), batch_rows("auto", large, OPENVINO)) == expected
