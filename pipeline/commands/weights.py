@@ -28,7 +28,7 @@ def ls() -> None:
     Example:
       kuleshov weights ls
     """
-    from stages.backbones.weights import catalogue, status, weights_dir
+    from stages.backbones.weights import Own, catalogue, status, weights_dir
 
     folder = weights_dir()
     click.echo(f"weights in {folder}")
@@ -37,7 +37,8 @@ def ls() -> None:
         found = status(name, folder)
         state = "present" if found.verified else ("wrong" if found.present else "missing")
         size = f"{entry.size_bytes / 1e6:.1f} MB" if entry.size_bytes else "-"
-        rows.append((name, state + (" (own)" if found.trusted else ""), size, entry.licence, entry.filename))
+        file = "your own file" if isinstance(entry.source, Own) else entry.filename
+        rows.append((name, state + (" (own)" if found.trusted else ""), size, entry.licence, file))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

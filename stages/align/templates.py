@@ -61,6 +61,7 @@ TEMPLATES = {
             ((42.9, 34.0), (101.1, 34.6), (71.3, 70.9), (46.1, 99.6), (96.0, 100.4)),
             source="MTCNN's points on dlib's 150x150 chips, the mean of 20",
         ),
+        Template("box256", (256, 256), margin=0.1, source="a square around the box, Aminbeidokhti et al.'s size"),
         Template("box112", (112, 112), margin=0.1, source="a square around the box"),
         Template("box64", (64, 64), margin=0.1, source="a square around the box"),
         Template("box48", (48, 48), margin=0.1, source="a square around the box, FER2013's size"),

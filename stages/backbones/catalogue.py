@@ -17,6 +17,14 @@ RESNET29_PAPER = "King 2017, dlib's face recognition network, after He et al. 20
 EXPRESSION_PAPER = "Muehler 2018, face-api.js (no paper): depthwise separable dense blocks, after arXiv:1608.06993"
 MINI_XCEPTION_PAPER = "Arriaga et al. 2017, Real-time CNNs for Emotion and Gender Classification, arXiv:1710.07557"
 EFFNET_PAPER = "Tan & Le 2019, EfficientNet, arXiv:1905.11946; Liu 2020, EfficientNet-Lite"
+SPHEREFACE_PAPER = "Liu et al. 2017, SphereFace, arXiv:1704.08063; the 64 layers as in Tan et al. 2017 (EmotiW)"
+RESNET_SMALL_PAPER = "He et al. 2016, arXiv:1512.03385, on 48x48 faces as in Tan et al. 2017 (EmotiW)"
+BN_INCEPTION_PAPER = "Ioffe & Szegedy 2015, Batch Normalization, arXiv:1502.03167"
+VGG_FACE_PAPER = "Parkhi et al. 2015, Deep Face Recognition; Simonyan & Zisserman 2014, arXiv:1409.1556"
+VGG19_44_PAPER = "Simonyan & Zisserman 2014, arXiv:1409.1556, on 44x44 faces as in Meen et al."
+SPHEREFACE_LICENCE = "code MIT; CASIA-WebFace: non-commercial research"
+VGG_FACE_LICENCE = "CC BY-NC 4.0 (non-commercial)"
+OWN_LICENCE = "of your file"
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,17 @@ class Url:
     """One file behind an https address."""
 
     url: str
+
+
+@dataclass(frozen=True)
+class Own:
+    """A file of the user's, which nothing fetches: given to `weights add`, or written by fine-tuning.
+
+    Attributes:
+        fits: which file the network takes, in a few words.
+    """
+
+    fits: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class WeightsFile:
     size_bytes: int | None
     licence: str
     paper: str
-    source: PipPackage | NpmPackage | Url
+    source: PipPackage | NpmPackage | Url | Own
     companions: tuple[FilePart, ...] = ()
     stand_in: str | None = None
 
@@ -94,6 +113,11 @@ def _mtcnn(net: str, size: int) -> WeightsFile:
 def _inception(variant: str, filename: str, sha256: str, size: int | None) -> WeightsFile:
     source = Url(_FACENET_RELEASE + filename)
     return WeightsFile(f"inception_resnet_v1:{variant}", filename, sha256, size, "MIT", FACENET_PAPER, source)
+
+
+def _own(name: str, licence: str, paper: str, fits: str) -> WeightsFile:
+    filename = f"{name.replace(':', '-')}.safetensors"
+    return WeightsFile(name, filename, "", None, licence, paper, Own(fits))
 
 
 _FILES = (
@@ -167,6 +191,20 @@ _FILES = (
     ),
     # No hash of this file is published; it is taken only as the user's own (`weights add ... --trust`).
     _inception("casia", "20180408-102900-casia-webface.pt", "", None),
+    *(
+        _own(f"sphereface:{depth}", SPHEREFACE_LICENCE, SPHEREFACE_PAPER, f"a state dict named conv1_1 to {last}")
+        for depth, last in (("20", "fc5"), ("64", "fc5_bn"))
+    ),
+    *(
+        _own(f"resnet_small:{depth}", OWN_LICENCE, RESNET_SMALL_PAPER, f"a state dict of torchvision's resnet{depth}")
+        for depth in ("18", "34", "101")
+    ),
+    _own("bn_inception", OWN_LICENCE, BN_INCEPTION_PAPER, "a state dict named as in the port from Caffe"),
+    _own("vgg_face", VGG_FACE_LICENCE, VGG_FACE_PAPER, "a state dict named conv1_1 to conv5_3"),
+    *(
+        _own(f"vgg19_44:{task}", OWN_LICENCE, VGG19_44_PAPER, "a state dict named as in torchvision's vgg19_bn")
+        for task in ("emotion", "face")
+    ),
 )
 
 

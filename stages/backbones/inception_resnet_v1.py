@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.backbones import families
 from stages.backbones.catalogue import FACENET_PAPER
 from stages.backbones.spec import BackboneSpec, Tap
-from stages.errors import SettingError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,14 +22,11 @@ _SIZE = 512
 
 def spec(variant: str | None) -> BackboneSpec:
     """The description of a variant: `vggface2` or `casia`."""
-    if variant not in VARIANTS:
-        names = " or ".join(f"'inception_resnet_v1:{known}'" for known in VARIANTS)
-        asked = "inception_resnet_v1" if variant is None else f"inception_resnet_v1:{variant}"
-        raise SettingError(f"backbone {asked!r} is unknown: write {names}")
+    name = families.need_variant("inception_resnet_v1", variant, VARIANTS)
     return BackboneSpec(
-        name=f"inception_resnet_v1:{variant}",
+        name=name,
         family="inception_resnet_v1",
-        weights=f"inception_resnet_v1:{variant}",
+        weights=name,
         licence="MIT",
         paper=FACENET_PAPER,
         input="face",

@@ -64,7 +64,7 @@ def preprocess(pixels: torch.Tensor, spec: BackboneSpec) -> torch.Tensor:
     """Colour order and scale: (value - mean) / std.
 
     Args:
-        pixels: uint8 (B, H, W, 3) RGB of the spec's input size, on any device.
+        pixels: uint8 (B, H, W, 3) RGB on any device, of the spec's input size, or of its crop size: then the middle.
         spec: whose colour, mean and std are used.
 
     Returns:
@@ -75,8 +75,11 @@ def preprocess(pixels: torch.Tensor, spec: BackboneSpec) -> torch.Tensor:
     """
     import torch
 
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (*spec.input_size, 3):
-        height, width = spec.input_size
+    height, width = spec.input_size
+    if spec.crop_size is not None and tuple(pixels.shape[1:3]) == spec.crop_size:
+        top, left = (edge // 2 for edge in spec.edges)
+        pixels = pixels[:, top : top + height, left : left + width]
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (height, width, 3):
         raise ValueError(f"{spec.name} eats uint8 (B, {height}, {width}, 3), got {pixels.dtype} {tuple(pixels.shape)}")
     planes = pixels.permute(0, 3, 1, 2)  # (B, 3, H, W)
     if spec.colour == "grey":

@@ -49,6 +49,8 @@ class BackboneSpec:
         resize: how `preprocess.fit` reaches `input_size`.
         resize_to: px of the shortest side before the centre crop; None for `stretch`.
         interpolation: of that resizing; both kinds are antialiased.
+        crop_size: (H, W) of the template's crops where they are larger than the input, which is their middle (training
+            may take other parts of them); None: they have the input's size.
         taps: what forward returns.
         extractor_version: raised when the same weights and pixels would give other values.
         stand_in: name of the backbone this one stands in for where that one's weights cannot be had.
@@ -69,6 +71,7 @@ class BackboneSpec:
     resize: str = "stretch"
     resize_to: int | None = None
     interpolation: str = "bilinear"
+    crop_size: tuple[int, int] | None = None
     extractor_version: int = 1
     stand_in: str | None = None
 
@@ -92,6 +95,8 @@ class BackboneSpec:
             self.resize_to is not None and self.resize_to < max(self.input_size)
         ):
             raise ValueError(f"backbone {self.name!r} has resize {self.resize!r} with resize_to {self.resize_to}")
+        if self.crop_size is not None and (self.input != "face" or min(self.edges) < 0 or not any(self.edges)):
+            raise ValueError(f"backbone {self.name!r} has crop_size {self.crop_size} for an input of {self.input_size}")
         if not self.taps or len({tap.name for tap in self.taps}) != len(self.taps):
             raise ValueError(f"backbone {self.name!r} needs taps with names of their own")
 
@@ -99,6 +104,16 @@ class BackboneSpec:
     def channels(self) -> int:
         """Channels of the network's input: 3, or 1 for grey."""
         return CHANNELS[self.colour]
+
+    @property
+    def pixels_size(self) -> tuple[int, int]:
+        """(H, W) of the pixels that come in: of the template's crops, or of fitted images."""
+        return self.crop_size or self.input_size
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """How many px the pixels that come in have more than the input, (in height, in width)."""
+        return self.pixels_size[0] - self.input_size[0], self.pixels_size[1] - self.input_size[1]
 
     def tap(self, name: str) -> Tap:
         """The tap of that name.
@@ -110,7 +125,7 @@ class BackboneSpec:
 
     def describe(self) -> dict[str, object]:
         """The facts of the preprocessing that change values, JSON-able: what belongs in the key of a cached block."""
-        return {
+        facts: dict[str, object] = {
             "input": self.input,
             "template": self.template,
             "input_size": list(self.input_size),
@@ -121,3 +136,5 @@ class BackboneSpec:
             "resize_to": self.resize_to,
             "interpolation": self.interpolation,
         }
+        # only where there is one: the keys of the others stay what they were
+        return facts | ({"crop_size": list(self.crop_size)} if self.crop_size else {})

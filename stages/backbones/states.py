@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 import torch
@@ -59,6 +59,25 @@ def load_strictly(module: nn.Module, state: MutableMapping[str, torch.Tensor], p
     if faults:
         raise WeightsError(f"{path} does not fit {type(module).__name__}: {'; '.join(faults)}")
     module.load_state_dict(state, strict=True)
+
+
+def fill(module: nn.Module, path: Path, classifier: Sequence[str] = ()) -> None:
+    """Fill a network from a state dict's file, as `load_strictly`.
+
+    Args:
+        module: whose keys and shapes the file has.
+        path: see `read_state`.
+        classifier: layers that files may carry beyond the network, the last ones of another task. Their weight and
+            bias are left out.
+
+    Raises:
+        WeightsError: for a damaged file, one with code in it, or other keys or shapes.
+    """
+    state = read_state(path)
+    for layer in classifier:
+        state.pop(f"{layer}.weight", None)
+        state.pop(f"{layer}.bias", None)
+    load_strictly(module, state, path)
 
 
 def _faults(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> list[str]:

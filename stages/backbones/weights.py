@@ -22,6 +22,7 @@ import platformdirs
 from stages.backbones.catalogue import (
     FilePart,
     NpmPackage,
+    Own,
     PipPackage,
     Url,
     WeightsFile,
@@ -33,6 +34,7 @@ from stages.errors import WeightsError
 __all__ = [
     "FilePart",
     "NpmPackage",
+    "Own",
     "PipPackage",
     "Url",
     "WeightsFile",
@@ -191,7 +193,7 @@ def install(weights: WeightsFile, copies: list[Path], folder: Path) -> Path:
 
 
 def _take_as_own(weights: WeightsFile, copy: Path, found: str, folder: Path) -> Path:
-    if not isinstance(weights.source, Url):
+    if not isinstance(weights.source, (Url, Own)):
         raise WeightsError(
             f"weights of {weights.name}: the file has SHA-256 {found}, expected {weights.sha256}; a file of one's own "
             f"is taken only where no package has the weights: run `kuleshov weights fetch {weights.name}`"
@@ -231,7 +233,8 @@ def find(weights: WeightsFile, folder: Path) -> tuple[Path, str]:
                 return path, _check_all(weights, path, folder)
             except WeightsError as error:
                 wrong = wrong or error  # another place may have the right one
-    raise wrong or _missing(weights, str(folder / weights.filename))
+    place = "your own file" if isinstance(weights.source, Own) else str(folder / weights.filename)
+    raise wrong or _missing(weights, place)
 
 
 def _check_all(weights: WeightsFile, path: Path, folder: Path) -> str:
@@ -248,6 +251,8 @@ def _check_all(weights: WeightsFile, path: Path, folder: Path) -> str:
 
 
 def _candidates(weights: WeightsFile, folder: Path) -> Iterator[Path]:
+    if isinstance(weights.source, Own):
+        return  # only what `add` recorded
     yield folder / weights.filename
     source = weights.source
     if isinstance(source, PipPackage):
@@ -331,6 +336,9 @@ def _missing(weights: WeightsFile, place: str) -> WeightsError:
     remedy = f"run `kuleshov weights fetch {weights.name}` or `kuleshov weights add {weights.name} FILE`"
     if not weights.sha256 and isinstance(weights.source, Url):
         remedy = f"download {weights.source.url} and run `kuleshov weights add {weights.name} FILE --trust`"
+    if isinstance(weights.source, Own):
+        fits = weights.source.fits
+        remedy = f"nothing fetches it: get {fits} and run `kuleshov weights add {weights.name} FILE --trust`"
     return WeightsError(f"weights of {weights.name}: {place} is not there; {remedy}")
 
 
@@ -343,6 +351,8 @@ def _mismatch(weights: WeightsFile, part: FilePart, place: str, found: str) -> W
     )
     if isinstance(weights.source, Url):
         remedy += f", or {vouch}"
+    elif isinstance(weights.source, Own):
+        remedy = vouch
     return WeightsError(
         f"weights of {weights.name}: {place} ({part.filename}) has SHA-256 {found}, expected {part.sha256}; "
         f"run {remedy}"

@@ -49,6 +49,23 @@ def test_ls_says_what_is_here(without_expression: Path, kuleshov: Run) -> None:
     assert "CC0" in lines["resnet29"]
 
 
+def test_weights_that_nothing_fetches_say_what_to_do(without_expression: Path, kuleshov: Run, tmp_path: Path) -> None:
+    _, out, _ = kuleshov("weights", "ls")
+    [line] = [line for line in out.splitlines() if line.startswith("sphereface:64 ")]
+    assert "missing" in line
+    assert line.endswith("non-commercial research  your own file")
+    status, out, err = kuleshov("weights", "fetch", "sphereface:64")
+    assert (status, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert "kuleshov weights add sphereface:64 FILE --trust" in err
+    (tmp_path / "mine.safetensors").write_bytes(b"mine")
+    status, out, _ = kuleshov("weights", "add", "sphereface:64", tmp_path / "mine.safetensors", "--trust")
+    assert status == 0
+    assert "own-sphereface-64-" in out
+    _, out, _ = kuleshov("weights", "ls")
+    assert any(line.startswith("sphereface:64 ") and "present (own)" in line for line in out.splitlines())
+
+
 def test_a_file_of_another_hash_is_not_taken(without_expression: Path, kuleshov: Run, tmp_path: Path) -> None:
     (tmp_path / "file.dat").write_bytes(b"not weights")
     (without_expression / "dlib_face_recognition_resnet_model_v1.dat").unlink()

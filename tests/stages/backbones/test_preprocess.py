@@ -124,6 +124,16 @@ def test_other_pixels_are_refused(pixels: torch.Tensor) -> None:
         preprocess(pixels, _tiny())
 
 
+def test_the_middle_of_a_larger_crop() -> None:
+    spec = _tiny(input="face", template="box64", crop_size=(4, 5), resize="stretch", resize_to=None)
+    whole = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).view(2, 4, 5, 3)
+    found = preprocess(whole, spec)  # one row of four, two columns of five: an odd px more is left out after them
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, preprocess(whole[:, 1:2, 1:3].contiguous(), spec))
+    with pytest.raises(ValueError, match="eats uint8"):
+        preprocess(torch.zeros((1, 5, 4, 3), dtype=torch.uint8), spec)
+
+
 def test_a_long_strip_costs_no_gigabytes() -> None:
     """1 x 60,000 px would be resized to 232 x 13,920,000 px; only its middle is looked at."""
     import tracemalloc

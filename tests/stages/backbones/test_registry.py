@@ -11,17 +11,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from stages.align.templates import find
 from stages.backbones import families, registry, weights
 from stages.backbones.spec import BackboneSpec, Tap
 from stages.errors import SettingError, WeightsError
 
 LISTED = [
+    "bn_inception",
     "effnet_lite0",
     "expression",
     "inception_resnet_v1:casia",
     "inception_resnet_v1:vggface2",
     "mini_xception",
     "resnet29",
+    "resnet_small:101",
+    "resnet_small:18",
+    "resnet_small:34",
+    "sphereface:20",
+    "sphereface:64",
+    "vgg19_44:emotion",
+    "vgg19_44:face",
+    "vgg_face",
 ]
 KNOWN = [*LISTED, "torchvision:resnet18", "torchvision:efficientnet_b2", "torchvision:regnet_y_400mf"]
 
@@ -41,6 +51,7 @@ def test_every_spec_is_whole(name: str) -> None:
     assert spec.paper
     assert {tap.level for tap in spec.taps} == {"face" if spec.input == "face" else "global"}
     assert json.loads(json.dumps(spec.describe())) == spec.describe()
+    assert spec.template is None or find(spec.template).size == spec.pixels_size
     assert spec.stand_in is None or registry.get_spec(spec.stand_in)
 
 
@@ -58,6 +69,7 @@ def test_describe_holds_what_changes_values_and_no_more() -> None:
         "interpolation": "bilinear",
     }
     assert dataclasses.replace(spec, licence="other", paper="other").describe() == spec.describe()
+    assert dataclasses.replace(spec, crop_size=(160, 160)).describe() == spec.describe() | {"crop_size": [160, 160]}
 
 
 def test_preprocessing_facts() -> None:
@@ -71,6 +83,11 @@ def test_preprocessing_facts() -> None:
     assert facts["mini_xception"] == ("box64", (64, 64), "grey", (127.5,), (127.5,))
     assert facts["effnet_lite0"] == (None, (224, 224), "RGB", (127.0,) * 3, (128.0,) * 3)
     assert facts["inception_resnet_v1:casia"] == ("facenet160", (160, 160), "RGB", (127.5,) * 3, (128.0,) * 3)
+    assert facts["sphereface:20"] == ("sphere112x96", (112, 96), "BGR", (127.5,) * 3, (128.0,) * 3)
+    assert facts["resnet_small:34"] == ("box48", (48, 48), "RGB", *imagenet)
+    assert facts["bn_inception"] == (None, (224, 224), "BGR", (104.0, 117.0, 128.0), (1.0,) * 3)
+    assert facts["vgg_face"] == ("box256", (256, 256), "RGB", (129.1863, 104.7624, 93.594), (1.0,) * 3)
+    assert facts["vgg19_44:face"] == ("box48", (44, 44), "RGB", (0.0,) * 3, (255.0,) * 3)
     assert facts["torchvision:resnet18"] == (None, (224, 224), "RGB", *imagenet)
     assert facts["torchvision:efficientnet_b2"] == (None, (288, 288), "RGB", *imagenet)
 
@@ -86,6 +103,9 @@ def test_preprocessing_facts() -> None:
         ("", "is unknown"),
         ("resnet29:large", "no variants"),
         ("expression:x", "no variants"),
+        ("sphereface", "write 'sphereface:20' or 'sphereface:64'"),
+        ("sphereface:36", "'sphereface:36' is unknown"),
+        ("vgg19_44", "'vgg19_44:face'"),
         ("inception_resnet_v1", "'inception_resnet_v1:casia'"),
         ("inception_resnet_v1:msceleb", "'inception_resnet_v1:vggface2'"),
         ("torchvision", "torchvision:MODEL"),
@@ -110,7 +130,8 @@ def test_only_the_family_asked_for_is_imported() -> None:
         "from stages.backbones import registry; registry.get_spec('resnet29');"
         "assert 'torch' not in sys.modules;"
         "loaded = {f for f in families.families() if 'stages.backbones.' + f in sys.modules};"
-        "assert loaded == {'resnet29'}, loaded; assert 'torchvision' not in sys.modules"
+        "assert loaded == {'resnet29'}, loaded; [registry.get_spec(name) for name in families.names()];"
+        "assert 'torch' not in sys.modules and 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -151,6 +172,9 @@ def _spec(**changes: object) -> BackboneSpec:
         {"resize": "shortest_side_center_crop"},
         {"resize": "shortest_side_center_crop", "resize_to": 200},
         {"interpolation": "nearest"},
+        {"crop_size": (256, 256)},
+        {"input": "face", "template": "box64", "crop_size": (224, 223)},
+        {"input": "face", "template": "box64", "crop_size": (224, 224)},
         {"taps": ()},
         {"taps": (Tap("a", "face", (1,)), Tap("a", "face", (2,)))},
     ],
@@ -171,6 +195,17 @@ def test_a_tap_has_a_known_level() -> None:
 def test_missing_weights_name_the_remedy(folder: Path) -> None:
     with pytest.raises(WeightsError, match="kuleshov weights fetch torchvision:resnet18"):
         registry.load("torchvision:resnet18", weights_dir=folder)
+
+
+def test_the_docs_list_every_backbone() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    rows = [line for line in page.split("## ")[0].splitlines() if line.startswith("| `")]
+    expected = []
+    for spec in map(registry.get_spec, registry.names()):
+        sees = f"{spec.template or 'photo'}, {spec.input_size[0]}x{spec.input_size[1]} {spec.colour}"
+        taps = ", ".join(f"`{tap.name}` {'x'.join(map(str, tap.shape))}" for tap in spec.taps)
+        expected.append(f"| `{spec.name}` | {sees} | {taps} | {spec.licence} |")
+    assert rows == expected
 
 
 def test_a_spec_draws_no_random_numbers() -> None:

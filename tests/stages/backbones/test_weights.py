@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from stages.backbones import registry, weights
+from stages.backbones.fetching import fetch
 from stages.backbones.preprocess import preprocess
 from stages.errors import SettingError, WeightsError
 
@@ -48,9 +49,10 @@ def test_the_catalogue_is_whole() -> None:
         assert entry.paper
         assert len(entry.files) == 1 + len(entry.companions)
         for part in entry.files:
-            assert len(part.sha256) == 64 or name == "inception_resnet_v1:casia"
+            unpublished = isinstance(entry.source, weights.Own) or name == "inception_resnet_v1:casia"
+            assert len(part.sha256) == (0 if unpublished else 64)
             assert Path(part.filename).name == part.filename
-        if not isinstance(entry.source, weights.Url):
+        if not isinstance(entry.source, (weights.Url, weights.Own)):
             assert len(entry.source.members) == len(entry.files)
         assert entry.stand_in is None or registry.get_spec(entry.stand_in).stand_in == name
     filenames = [part.filename for entry in listed.values() for part in entry.files]
@@ -258,6 +260,38 @@ def test_a_file_without_a_published_hash_is_taken_on_trust_only(folder: Path, tm
     weights.add(name, file, folder, trust=True)
     loaded = registry.load(name, weights_dir=folder)  # the classifier that the release carries is left out
     assert torch.equal(loaded.state_dict()["net.last_linear.weight"], state["last_linear.weight"])
+
+
+def test_weights_that_are_always_ones_own(folder: Path, tmp_path: Path) -> None:
+    name = "bn_inception"
+    says = (
+        "weights of bn_inception: your own file is not there; nothing fetches it: get a state dict named as in the "
+        "port from Caffe and run `kuleshov weights add bn_inception FILE --trust`"
+    )
+    assert weights.status(name, folder) == weights.WeightsStatus(name, False, None, False, None, False, says)
+    with pytest.raises(WeightsError) as caught:
+        fetch(name, folder)
+    assert str(caught.value) == says
+    assert not folder.exists()
+    state = registry.build(name).state_dict()
+    file = tmp_path / "mine.pth"
+    torch.save(state | {"last_linear.weight": torch.zeros(1000, 1024), "last_linear.bias": torch.zeros(1000)}, file)
+    with pytest.raises(WeightsError, match=r"none is published; run `kuleshov weights add bn_inception FILE --trust`"):
+        weights.add(name, file, folder)
+    path = weights.add(name, file, folder, trust=True)
+    fetched = fetch(name, folder)
+    assert (fetched.path, fetched.how) == (path, "present")
+    assert weights.sha256(name, folder) == hashlib.sha256(file.read_bytes()).hexdigest()
+    status = weights.status(name, folder)
+    assert (status.verified, status.trusted) == (True, True)
+    loaded = registry.load(name, weights_dir=folder).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in loaded.items())
+    path.write_bytes(b"other")
+    with pytest.raises(WeightsError, match=r"expected [0-9a-f]{64}; run `kuleshov weights add bn_inception FILE --tr"):
+        weights.locate(name, folder)
+    path.unlink()
+    with pytest.raises(WeightsError, match=r"\(your own file\) is not there; nothing fetches it: get a state dict"):
+        fetch(name, folder)
 
 
 def test_a_read_only_folder_is_enough_to_read(folder: Path, bin_file: Path) -> None:
