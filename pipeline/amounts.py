@@ -83,12 +83,12 @@ class Outlook:
 
     Frames of clips that nobody looked into, and faces where nobody detected, are expected from those that were seen.
 
-    Args:
+    Attributes:
         manifest: of photos alone, or of clips alone: their frames have other numbers of faces.
     """
 
     def __init__(self, project: Project, manifest: Manifest, roles: Sequence[Role]) -> None:
-        self._manifest, self._roles, self._store = manifest, roles, project.store
+        self.manifest, self._roles, self._store = manifest, roles, project.store
         self._views, settings = project.params.extract.views, project.params.detect
         spec = boxes_spec(settings)
         self._boxes, self._sizes = self._store.open(spec), self._store.open(SIZE_SPEC)
@@ -128,7 +128,7 @@ class Outlook:
     def undetected(self) -> list[Sample]:
         """A sample of each photo or clip that detection lacks something of."""
         lacking = {self._corpus.contents[i] for i in np.flatnonzero(~self._stored).tolist()} | set(self._unknown)
-        return _first_of_each(sample for sample in self._manifest if sample.content in lacking)
+        return _first_of_each(sample for sample in self.manifest if sample.content in lacking)
 
     @cached_property
     def unfinished(self) -> list[Sample]:

@@ -71,10 +71,10 @@ def forecast(project: Project, count: int) -> Plan:
     """Compute up to `count` samples that the store lacks something of, and say what the rest will take.
 
     Where the store lacks something of photos and of clips, at least one of each is computed. With nothing lacking
-    nothing is computed.
+    nothing is computed. Where all that is lacking cannot be read, nothing is left to do.
 
     Raises:
-        DataError: the manifest is empty, or none of the samples could be read.
+        DataError: the manifest is empty, or none of the samples could be read and there are others to compute.
         MissingInputError: there is no params.yaml or no manifest.
         SettingError, WeightsError: see `stages.detect.run.run`, `stages.extract.run.run`.
     """
@@ -83,19 +83,22 @@ def forecast(project: Project, count: int) -> Plan:
         raise DataError(f"{project.artifacts / 'manifest.csv'} has no samples; run kuleshov index")
     found, missing = role_plans(project, boxes_spec(settings).key)
     roles = distinct_roles(found)
-    media = [Manifest(tuple(s for s in project.manifest if s.media == medium)) for medium in MEDIA]
-    outlooks = [Outlook(project, manifest, roles) for manifest in media if len(manifest)]
+    kinds = (tuple(s for s in project.manifest if s.media == medium) for medium in MEDIA)
+    outlooks = [Outlook(project, Manifest(some), roles) for some in kinds if some]
     chosen = choose([outlook.undetected + outlook.unfinished for outlook in outlooks], count)
     ledger = Ledger("plan")
     timed, start_s = time_samples(project, chosen, roles, ledger)
     if tried := sum(map(len, chosen)):
+        wanted = [one.manifest.samples for one in outlooks]
         if len(ledger) == tried:
+            wanted = [tuple(s for s in samples if s.sample_id not in ledger) for samples in wanted]
+        outlooks = [Outlook(project, Manifest(samples), roles) for samples in wanted]
+        if len(ledger) == tried and any(one.undetected or one.unfinished for one in outlooks):
             sample_id, (reason, detail) = next(iter(ledger.entries.items()))
             raise DataError(
                 f"none of the {tried} samples that were tried could be read ({sample_id}: {reason}: {detail}); give "
                 "more --items, or run kuleshov detect, which lists all that cannot be read"
             )
-        outlooks = [Outlook(project, manifest, roles) for manifest in media if len(manifest)]
     unplanned = {role: str(error) for role, error in missing.items()}
     return Plan(list(_forecasts(project, roles, outlooks, timed)), tried, ledger, start_s, unplanned)
 

@@ -39,8 +39,12 @@ def resolve(device: DeviceName) -> Literal["cpu", "cuda"]:
     return device
 
 
-def require(device: str) -> None:
+def require(place: str, device: str) -> None:
     """Check that torch can compute on a device, before a network is loaded on it.
+
+    Args:
+        place: the settings' name, such as `detect`.
+        device: `cpu` or `cuda`.
 
     Raises:
         SettingError: it is `cuda` and torch finds no CUDA device (no GPU, no driver, or a torch built for the CPU).
@@ -50,7 +54,7 @@ def require(device: str) -> None:
 
         if not torch.cuda.is_available():
             raise SettingError(
-                f"device is {device}, but torch {torch.__version__} finds no CUDA device here; set device to cpu"
+                f"{place}.device is {device}, but torch {torch.__version__} finds no CUDA device here; set it to cpu"
             )
 
 

@@ -113,7 +113,7 @@ def resolve(
     if engine == "openvino" and found != "cpu":
         raise SettingError(
             f"{place}.engine is openvino, which is for CPUs, and the device is {found}; set {place}.engine to torch, "
-            f"or {place}.device to cpu ({INSTALL})"
+            f"or {place}.device to cpu"
         )
     if engine == "openvino" and compile:
         raise SettingError(f"{place}.compile is true, which is torch's; set {place}.engine to torch")
@@ -127,7 +127,7 @@ def require(place: str, engine: Engine) -> None:
         SettingError: OpenVINO is not installed, torch finds no CUDA device or no compiler, or the processor has no
             bfloat16.
     """
-    devices.require(engine.device)
+    devices.require(place, engine.device)
     if engine.runtime == "openvino" and not installed():
         raise SettingError(
             f"{place}.engine is openvino, which is not installed on {platform.node()}; run {INSTALL}, "

@@ -70,11 +70,11 @@ def lines(found: Plan) -> list[str]:
 def _tried(found: Plan) -> str:
     done = found.samples - len(found.failed)
     counted = "1 sample was" if done == 1 else f"{done} samples were"
-    said = f"plan: {counted} computed and timed; the store keeps their rows"
-    if not len(found.failed):
-        return said
-    reasons = ", ".join(f"{reason} {count}" for reason, count in found.failed.reasons().items())
-    return f"{said}; {len(found.failed)} could not be read ({reasons})"
+    said = [f"{counted} computed and timed; the store keeps their rows"] if done else []
+    if len(found.failed):
+        reasons = ", ".join(f"{reason} {count}" for reason, count in found.failed.reasons().items())
+        said.append(f"{len(found.failed)} could not be read ({reasons})")
+    return "plan: " + "; ".join(said)
 
 
 def _row(one: Forecast) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from stages.device import DeviceName
 from stages.engines import ComputeName, EngineName
@@ -22,7 +22,14 @@ KeyStart = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 """The first 16 digits of a block's key. In YAML in quotes: it may look like a number."""
 
 
-BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
+def _rows(value: object) -> object:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError("give a number of rows from 1 on, or auto")
+    return value
+
+
+BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_rows)]
+"""Rows a forward pass."""
 
 
 class BackboneSettings(Settings):

@@ -85,7 +85,8 @@ def _demuxer(path: Path, head: bytes) -> str:
     if kind is None:
         raise MediaError("not_a_clip", f"{path} does not begin as any kind of clip does")
     if kind.name not in DEMUXERS:
-        raise MediaError("unsupported", f"{path} is {kind.name}, not a clip of a kind that is read; convert it to MP4")
+        remedy = "name it as a photo" if kind.is_read else "convert it to MP4"
+        raise MediaError("unsupported", f"{path} is {kind.name}, not a clip of a kind that is read; {remedy}")
     return DEMUXERS[kind.name]
 
 

@@ -26,7 +26,7 @@ class ClipSettings(Settings):
     Attributes:
         frames: `every` frame; `uniform`: `count` frames spread evenly; `random`: any `count` frames; `rate`: `fps`
             frames a second.
-        count: of `uniform` and `random`.
+        count: of `uniform` and `random`; the others do not look at it.
         fps: of `rate`, and only there: frames per second of presentation time.
         seed: of `random`.
     """

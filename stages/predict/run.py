@@ -216,25 +216,27 @@ def write(predictions: list[Prediction], classes: tuple[str, ...], out: Path, le
     A clip's picture is its `shown_frame`. What cannot be opened any more is recorded in the ledger and has no picture.
     """
     out.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    pictures = [f"annotated/{picture_name(one.sample, taken)}" for one in predictions]
     with open(out / "predictions.csv", "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(("file", "predicted", "faces", *classes))
-        for one in predictions:
+        writer.writerow(("file", "predicted", "faces", "picture", *classes))
+        for one, picture in zip(predictions, pictures, strict=True):
             values = (f"{one.probabilities[name]:.7g}" for name in classes)
-            writer.writerow((one.sample.sample_id, one.label, len(one.faces), *values))
+            writer.writerow((one.sample.sample_id, one.label, len(one.faces), picture, *values))
     yield out / "predictions.csv"
     with open(out / "predictions.jsonl", "w", encoding="utf-8") as handle:
-        handle.writelines(json.dumps(_as_json(one), ensure_ascii=False) + "\n" for one in predictions)
+        for one, picture in zip(predictions, pictures, strict=True):
+            handle.write(json.dumps(_as_json(one, picture), ensure_ascii=False) + "\n")
     yield out / "predictions.jsonl"
     (out / "annotated").mkdir(exist_ok=True)
-    taken: set[str] = set()
-    for one in predictions:
+    for one, picture in zip(predictions, pictures, strict=True):
         try:
             image = _picture(one)
         except MediaError as error:
             ledger.record(one.sample.sample_id, error.reason, error.detail)
             continue
-        path = out / "annotated" / picture_name(one.sample, taken)
+        path = out / picture
         here = one.frame == one.shown_frame
         shown = annotate(image, one.faces.boxes[here], one.attention[here], one.probabilities)
         shown.save(path, quality=92, subsampling=0)
@@ -248,11 +250,12 @@ def _picture(one: Prediction) -> Image.Image:
     return image
 
 
-def _as_json(one: Prediction) -> dict[str, object]:
+def _as_json(one: Prediction, picture: str) -> dict[str, object]:
     times_s = None if one.times_us is None else (one.times_us / 1e6).tolist()
     return {
         "file": one.sample.sample_id,
-        **({} if times_s is None else {"frames_s": times_s}),
+        "picture": picture,
+        **({} if times_s is None else {"picture_s": times_s[one.shown_frame], "frames_s": times_s}),
         "predicted": one.label,
         "probabilities": {name: round(value, 6) for name, value in one.probabilities.items()},
         "faces": [

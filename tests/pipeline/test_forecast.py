@@ -207,6 +207,14 @@ def test_photos_that_are_gone_after_detection(made: Made, kuleshov: Run) -> None
     assert by_stage(plan)["extract resnet29"].amount.left == by_stage(plan)["align"].amount.left > 0
 
 
+def test_where_only_what_cannot_be_read_is_lacking_nothing_is_left(made: Made, kuleshov: Run) -> None:
+    project = made()
+    (project.folder / "photos" / "3.png").unlink()
+    assert kuleshov("-C", project.folder, "plan", "--items", "9")[0] == 0
+    expected = "plan: 1 could not be read (missing 1)\nplan: everything is in the store\n"
+    assert kuleshov("-C", project.folder, "plan") == (0, expected, "")
+
+
 def test_if_all_fail_the_remedy_is_named(made: Made, kuleshov: Run) -> None:
     project = made()
     for path in (project.folder / "photos").iterdir():

@@ -69,6 +69,9 @@ def test_what_init_writes_names_every_default_it_shows() -> None:
         ("    average:", "    a/b:", "head name 'a/b'"),
         ("views: {flip: false, crops: 0, seed: 0, area: 0.7}", "views: on", "views is True: input should be a mapping"),
         ("taps: [pooled]", "taps: pooled", r"effnet_lite0\.taps is 'pooled': input should be a list, such as \["),
+        ("  batch_size: auto", "  batch_size: 0", r"extract\.batch_size is 0: give a number of rows from 1 on"),
+        ("  batch_size: auto", "  batch_size: many", r"extract\.batch_size is 'many': give a number of rows"),
+        ("  batch_size: auto", "  batch_size: true", r"extract\.batch_size is True: give a number of rows"),
         ("  batch_size: auto", "  imported: {yes: '0'}", r"extract\.imported.*a name was read as True, no text"),
     ],
 )

@@ -54,11 +54,13 @@ def test_no_driver_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_device_that_torch_cannot_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    device.require("cpu")
-    with pytest.raises(SettingError, match=r"^device is cuda, but torch .* finds no CUDA device here; set device to"):
-        device.require("cuda")
+    device.require("detect", "cpu")
+    with pytest.raises(
+        SettingError, match=r"^detect\.device is cuda, but torch .* finds no CUDA device here; set it to"
+    ):
+        device.require("detect", "cuda")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    device.require("cuda")
+    device.require("detect", "cuda")
 
 
 def test_full_float32_is_only_within() -> None:

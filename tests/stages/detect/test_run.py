@@ -273,7 +273,7 @@ def test_a_gpu_that_is_not_there(
     photos: Path, manifest: Manifest, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(SettingError, match=r"device is cuda, but torch .* finds no CUDA device here"):
+    with pytest.raises(SettingError, match=r"detect\.device is cuda, but torch .* finds no CUDA device here"):
         run(manifest, photos, store, DetectSettings(device="cuda"), Ledger("detect"))
 
 

@@ -394,6 +394,15 @@ def test_frames_that_change_their_size(tmp_path: Path) -> None:
     assert reason(tmp_path / "a.mkv") == "unsupported"
 
 
+@pytest.mark.parametrize("format", ["JPEG", "GIF"])
+def test_a_photo_that_is_named_as_a_clip(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "a.mp4"
+    Image.new("RGB", (32, 32)).save(path, format)
+    with pytest.raises(MediaError, match=rf"is {format}, not a clip .*; name it as a photo$") as caught:
+        probe(path)
+    assert caught.value.reason == "unsupported"
+
+
 def test_a_codec_without_a_decoder(film: Film) -> None:
     path = film("a.mkv")
     path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))

@@ -111,11 +111,13 @@ def check_tables(answers: list[Prediction], classes: tuple[str, ...], out: Path)
     with open(out / "predictions.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert list(rows[0]) == ["file", "predicted", "faces", *classes]
+    assert list(rows[0]) == ["file", "predicted", "faces", "picture", *classes]
     for one, row, line in zip(answers, rows, lines, strict=True):
         assert row["file"] == line["file"] == one.sample.sample_id
         assert row["predicted"] == line["predicted"] == one.label
         assert int(row["faces"]) == len(line["faces"]) == len(one.faces)
+        assert row["picture"] == line["picture"]
+        assert (out / row["picture"]).is_file()
         for name in classes:
             assert float(row[name]) == pytest.approx(one.probabilities[name], rel=1e-5)
             assert line["probabilities"][name] == pytest.approx(one.probabilities[name], abs=1e-6)
@@ -228,5 +230,6 @@ def test_clips_beside_photos(project: Any, both: Ensemble, tmp_path: Path) -> No
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     [told] = [line for line in lines if line["file"].endswith("clip.mp4")]
     assert told["frames_s"] == (seen.times_us / 1e6).tolist()
+    assert told["picture_s"] == told["frames_s"][seen.shown_frame]
     assert [(face["time_s"], face["track"]) for face in told["faces"]] == [(t, 0) for t in told["frames_s"]]
     assert all("track" not in face for line in lines if line is not told for face in line["faces"])
