@@ -10,7 +10,10 @@ from pathlib import Path
 
 from pipeline.project import Project
 
-PACKAGES = ("kuleshov", "torch", "torchvision", "facenet-pytorch", "h5py", "numpy", "Pillow", "scikit-learn", "dvc")
+PACKAGES = (
+    *("kuleshov", "torch", "torchvision", "openvino", "timm", "facenet-pytorch"),
+    *("h5py", "numpy", "Pillow", "av", "scikit-learn", "dvc"),
+)
 
 
 def versions() -> dict[str, str]:
@@ -26,22 +29,31 @@ def versions() -> dict[str, str]:
 
 def provenance(project: Project) -> dict[str, object]:
     """For the report: versions, the roles' backbones with licence and hash, blocks with their items, settings."""
-    from stages.backbones import weights
-    from stages.extract.plan import resolve_backbone
+    from stages.backbones import catalogue, weights
+    from stages.detect.run import boxes_spec
+    from stages.extract.plan import engine_of, numerics, resolve_backbone
 
     settings = project.params
     backbones: dict[str, object] = {}
+    restricted: dict[str, str] = {}
     for role in sorted(settings.extract.backbones):
         spec, missing = resolve_backbone(role, settings.extract, project.weights_folder)
         digest = weights.sha256(spec.weights, project.weights_folder)
         stands_in = f"; stands in for {missing}" if missing else ""
         backbones[role] = f"{spec.name}, {spec.licence}, sha256 {digest[:16]}, {spec.paper}{stands_in}"
+        if catalogue.non_commercial(spec.licence):
+            restricted[role] = f"the licence of {spec.name} allows no commercial use ({spec.licence})"
     return {
         "versions": versions(),
         "backbones": backbones,
+        **({"NON-COMMERCIAL": restricted} if restricted else {}),
         **({"imported features": _imported(project)} if settings.extract.imported else {}),
         "blocks": _blocks(project.artifacts / "blocks"),
         "faces": f"{settings.detect.faces}, detector {settings.detect.detector}",
+        "computed by": {
+            "detect": ", ".join(boxes_spec(settings.detect).numerics.values()),
+            "extract": ", ".join(numerics(engine_of(settings.extract), settings.extract.dtype).values()),
+        },
         "heads": {
             name: f"{head.kind}, learning rate {head.learning_rate:g}" for name, head in settings.train.heads.items()
         },

@@ -12,7 +12,7 @@ from stages.errors import WeightsError
 
 @click.group()
 def weights() -> None:
-    """List, fetch and add the weights of backbones.
+    """List, show, fetch and add the weights of backbones.
 
     \b
     Example:
@@ -21,28 +21,45 @@ def weights() -> None:
 
 
 @weights.command()
-def ls() -> None:
-    """List the known weights: size, licence, whether they are here and have the right hash.
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: all that `weights show` says of each.")
+def ls(as_json: bool) -> None:
+    """List the known weights: size, licence, where they come from, whether they are here and have the right hash.
 
     \b
-    Example:
+    Examples:
       kuleshov weights ls
+      kuleshov weights ls --json
     """
-    from stages.backbones.weights import Own, catalogue, status, weights_dir
+    from pipeline import weights_tables
+    from stages.backbones.weights import catalogue, weights_dir
 
-    folder = weights_dir()
-    click.echo(f"weights in {folder}")
-    rows = [("NAME", "STATE", "SIZE", "LICENCE", "FILE")]
-    for name, entry in catalogue().items():
-        found = status(name, folder)
-        state = "present" if found.verified else ("wrong" if found.present else "missing")
-        size = f"{entry.size_bytes / 1e6:.1f} MB" if entry.size_bytes else "-"
-        file = "your own file" if isinstance(entry.source, Own) else entry.filename
-        rows.append((name, state + (" (own)" if found.trusted else ""), size, entry.licence, file))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    click.echo("any torchvision classifier too: torchvision:NAME, such as torchvision:resnet50")
+    found = [weights_tables.facts(name, weights_dir()) for name in catalogue()]
+    if as_json:
+        click.echo(weights_tables.as_json({"folder": str(weights_dir()), "weights": found}))
+        return
+    click.echo(f"weights in {weights_dir()}")
+    for line in weights_tables.table(found):
+        click.echo(line)
+    click.echo("any classifier of torchvision or timm too, such as torchvision:resnet50 or timm:resnet50.a1_in1k")
+
+
+@weights.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Show all that is known of the weights NAME, and of the network: what it sees, its taps.
+
+    \b
+    Examples:
+      kuleshov weights show resnet29
+      kuleshov weights show torchvision:resnet50 --json
+    """
+    from pipeline import weights_tables
+    from stages.backbones.weights import weights_dir
+
+    found = weights_tables.facts(name, weights_dir(), network=True)
+    for line in [weights_tables.as_json(found)] if as_json else weights_tables.lines(found):
+        click.echo(line)
 
 
 @weights.command()
@@ -104,11 +121,17 @@ def _wanted(project: Path, names: tuple[str, ...]) -> dict[str, str]:
 def add(name: str, file: Path, trust: bool) -> None:
     """Copy a weights FILE you already have to where NAME is looked for.
 
+    A FILE of your own is a state dict of the network, .safetensors or torch's own format. It is compared with the
+    network first: what does not fit is listed.
+
     \b
-    Example:
+    Examples:
       kuleshov weights add inception_resnet_v1:vggface2 20180402-114759-vggface2.pt
+      kuleshov weights add sphereface:20 sphere20a.safetensors --trust
     """
     from stages.backbones.weights import add as take
-    from stages.backbones.weights import weights_dir
+    from stages.backbones.weights import entry, weights_dir
 
     click.echo(f"{name}: {take(name, file, weights_dir(), trust=trust)}")
+    for warning in entry(name).warnings:
+        click.echo(f"  {warning}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from stages.backbones import families
@@ -25,6 +26,12 @@ VGG19_44_PAPER = "Simonyan & Zisserman 2014, arXiv:1409.1556, on 44x44 faces as 
 SPHEREFACE_LICENCE = "code MIT; CASIA-WebFace: non-commercial research"
 VGG_FACE_LICENCE = "CC BY-NC 4.0 (non-commercial)"
 OWN_LICENCE = "of your file"
+_NON_COMMERCIAL = re.compile(r"non-?commercial|\bby-nc\b|^(apple-amlr|seer-license)$", re.IGNORECASE)
+
+
+def non_commercial(licence: str) -> bool:
+    """Whether a licence, as publishers call it, allows no commercial use. One that is not known to is not said to."""
+    return _NON_COMMERCIAL.search(licence) is not None
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,13 @@ class WeightsFile:
     def files(self) -> tuple[FilePart, ...]:
         """The file itself, then its companions."""
         return (FilePart(self.filename, self.sha256, self.size_bytes), *self.companions)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be said to who takes them, a line each."""
+        if not non_commercial(self.licence):
+            return ()
+        return (f"NON-COMMERCIAL: the licence of {self.name} allows no commercial use ({self.licence})",)
 
 
 def _mtcnn(net: str, size: int) -> WeightsFile:
@@ -209,7 +223,7 @@ _FILES = (
 
 
 def catalogue() -> dict[str, WeightsFile]:
-    """The entries that can be listed, by name. `entry` also knows those of torchvision's models."""
+    """The entries that can be listed, by name. `entry` also knows those of torchvision's and timm's models."""
     return {file.name: file for file in _FILES}
 
 
@@ -227,6 +241,5 @@ def entry(name: str) -> WeightsFile:
         ask = getattr(families.find(name)[0], "weights_file", None)
         if ask is not None:
             return ask(variant)
-    raise SettingError(
-        f"weights {name!r} are not in the catalogue: choose one of {', '.join(listed)}, torchvision:MODEL"
-    )
+    open_sets = [f"{family}:MODEL" for family in families.families() if families.variants(family) == "*"]
+    raise SettingError(f"weights {name!r} are not in the catalogue: choose one of {', '.join([*listed, *open_sets])}")

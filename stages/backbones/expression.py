@@ -48,11 +48,13 @@ def build(spec: BackboneSpec) -> nn.Module:
 
 
 def load_state(module: nn.Module, path: Path) -> None:
-    """Fill the network from face-api's .bin and the weights manifest beside it.
+    """Fill the network from face-api's .bin and the weights manifest beside it,
+    or from a .safetensors with a state dict of its own.
 
     Raises:
         WeightsError: for a damaged file or other tensors.
     """
+    from stages.backbones import states
     from stages.backbones.networks.expression import fill
 
-    fill(module, path)
+    (states.fill if states.is_safetensors(path) else fill)(module, path)

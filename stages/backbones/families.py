@@ -30,9 +30,11 @@ HELPERS = frozenset(
         "dlib_file",
         "families",
         "fetching",
+        "fitting",
         "layers",
         "preprocess",
         "registry",
+        "shapes",
         "spec",
         "states",
         "weights",
@@ -49,7 +51,8 @@ class Family(Protocol):
         ...
 
     def build(self, spec: BackboneSpec) -> nn.Module:
-        """The network with random weights; forward: float32 (B, C, H, W) -> dict of tap name -> float32 (B, ...)."""
+        """The network with random weights; forward: float32 (B, C, H, W) -> dict of tap name -> float32 (B, ...), the
+        spec's taps at least."""
         ...
 
     def load_state(self, module: nn.Module, path: Path) -> None:

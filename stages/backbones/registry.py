@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """The backbones that can be listed, sorted. `torchvision:MODEL` takes any of torchvision's classifiers besides."""
+    """The backbones that can be listed, sorted. `torchvision:MODEL` and `timm:MODEL` take any of theirs besides."""
     return families.names()
 
 
@@ -44,19 +45,28 @@ def build(name: str) -> nn.Module:
     return family.build(family.spec(variant))
 
 
-def load(name: str, *, weights_dir: Path, device: str | torch.device = "cpu") -> nn.Module:
+def load(
+    name: str, *, weights_dir: Path, device: str | torch.device = "cpu", taps: Collection[str] | None = None
+) -> nn.Module:
     """The network with its weights: their SHA-256 verified, in eval mode, without gradients, on `device`.
 
     The global random state is left as it was.
 
+    Args:
+        name: of the backbone.
+        weights_dir: where weights are.
+        device: where the network goes.
+        taps: those that are wanted; None: all. The network gives these at least: others where they come for nothing.
+
     Raises:
         SettingError: for an unknown name.
         WeightsError: when the weights are missing, have another hash, or do not fit.
+        KeyError: for a tap that the backbone does not have.
     """
     import torch  # not at the top: what is cached is planned without it
 
     family, variant = families.find(name)
-    spec = family.spec(variant)
+    spec = family.spec(variant) if taps is None else family.spec(variant).only(taps)
     path = weights.locate(spec.weights, weights_dir)
     with torch.random.fork_rng(devices=[]):  # the random weights that are about to be overwritten
         module = family.build(spec)

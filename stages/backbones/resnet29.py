@@ -44,11 +44,13 @@ def build(spec: BackboneSpec) -> nn.Module:
 
 
 def load_state(module: nn.Module, path: Path) -> None:
-    """Fill the network from dlib's file, whose layers must be this network's, one by one.
+    """Fill the network from dlib's file, whose layers must be this network's, one by one,
+    or from a .safetensors with a state dict of its own.
 
     Raises:
         WeightsError: for a damaged file or another network.
     """
+    from stages.backbones import states
     from stages.backbones.networks.resnet29 import fill
 
-    fill(module, path)
+    (states.fill if states.is_safetensors(path) else fill)(module, path)

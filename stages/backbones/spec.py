@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 CHANNELS = {"RGB": 3, "BGR": 3, "grey": 1}
 LEVELS = ("face", "global")
@@ -122,6 +123,15 @@ class BackboneSpec:
             KeyError: when there is none.
         """
         return {tap.name: tap for tap in self.taps}[name]
+
+    def only(self, taps: Collection[str]) -> BackboneSpec:
+        """The same with no taps but these.
+
+        Raises:
+            KeyError: when it does not have one of them.
+        """
+        wanted = {self.tap(name).name for name in taps}
+        return replace(self, taps=tuple(tap for tap in self.taps if tap.name in wanted))
 
     def describe(self) -> dict[str, object]:
         """The facts of the preprocessing that change values, JSON-able: what belongs in the key of a cached block."""

@@ -13,6 +13,13 @@ from stages.errors import WeightsError
 
 _SHOWN = 4
 _COUNTER = ".num_batches_tracked"
+SAFETENSORS = ".safetensors"
+_HELD = "net."
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is called so; its content is not looked at."""
+    return path.suffix == SAFETENSORS
 
 
 def read_state(path: Path) -> MutableMapping[str, torch.Tensor]:
@@ -22,7 +29,7 @@ def read_state(path: Path) -> MutableMapping[str, torch.Tensor]:
         WeightsError: when the file holds anything else than a dict of names and tensors, or is cut short.
     """
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             from safetensors.torch import load_file
 
             state = load_file(path)
@@ -43,10 +50,18 @@ def read_state(path: Path) -> MutableMapping[str, torch.Tensor]:
     return state
 
 
+def unwrapped(state: MutableMapping[str, torch.Tensor]) -> MutableMapping[str, torch.Tensor]:
+    """The state of a network that families hold as `net`, named as its publisher does, from that or from the state of
+    what `registry.build` returns."""
+    wrapped = bool(state) and all(key.startswith(_HELD) for key in state)
+    return {key.removeprefix(_HELD): value for key, value in state.items()} if wrapped else state
+
+
 def load_strictly(module: nn.Module, state: MutableMapping[str, torch.Tensor], path: Path) -> None:
     """Copy a state dict into a network that has exactly its keys and shapes.
 
-    BatchNorm's batch counters may be missing, as in old files: evaluation does not read them.
+    BatchNorm's batch counters may be missing, as in old files: evaluation does not read them. Nothing is copied into a
+    network whose parameters have no memory (torch's meta device): it is only compared.
 
     Raises:
         WeightsError: lists the first few missing, unexpected and wrongly shaped keys.
@@ -58,7 +73,8 @@ def load_strictly(module: nn.Module, state: MutableMapping[str, torch.Tensor], p
     faults = _faults(own, state)
     if faults:
         raise WeightsError(f"{path} does not fit {type(module).__name__}: {'; '.join(faults)}")
-    module.load_state_dict(state, strict=True)
+    if not any(parameter.is_meta for parameter in module.parameters()):
+        module.load_state_dict(state, strict=True)
 
 
 def fill(module: nn.Module, path: Path, classifier: Sequence[str] = ()) -> None:

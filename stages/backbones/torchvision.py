@@ -1,45 +1,51 @@
-"""Any of torchvision's classifiers: `torchvision:resnet50`, the features that its last layer reads.
+"""Any of torchvision's classifiers: `torchvision:resnet50`, what its last layer reads, and maps.
 
 Size, scale and interpolation are those of the default weights' own evaluation transform; the hash is the one in the
-file's name.
+file's name. `pooled` is what the last layer reads: of VGG `fc7`, of DenseNet-161 the mean of its 2208 maps. ResNets
+have their `layer3` and `layer4` besides, networks with a module `features` their last `map`, as they pool it: of
+DenseNet after its last batch normalisation and ReLU.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision.models as tv
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from stages.backbones.catalogue import Url, WeightsFile
+from stages.backbones.shapes import output_shapes, without_memory
 from stages.backbones.spec import BackboneSpec, Tap
-from stages.backbones.states import load_strictly, read_state
+from stages.backbones.states import load_strictly, read_state, unwrapped
 from stages.errors import SettingError, WeightsError
 
 VARIANTS = "*"
+POOLED = "pooled"
+_MAP = "map"
+_RESNET = ("layer1", "layer2", "layer3", "layer4")
 _LICENCE = "see torchvision"
+_SWAG_LICENCE = "CC BY-NC 4.0 (SWAG: non-commercial)"
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 # Old DenseNet files write `denselayer1.norm.1.weight` for today's `denselayer1.norm1.weight`.
 _OLD_DENSE = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
+@functools.cache
 def spec(variant: str | None) -> BackboneSpec:
     """The description of a model, by torchvision's name of it, with its default weights."""
     name, weights = _default(variant)
     transform = weights.transforms()
-    with torch.random.fork_rng(devices=[]), _ParametersOnMeta():  # building a few models draws numbers
-        _, last = _last_linear(_make(name, weights), name)
     crop, short = int(transform.crop_size[0]), int(transform.resize_size[0])
     return BackboneSpec(
         name=f"torchvision:{name}",
         family="torchvision",
         weights=f"torchvision:{name}",
-        licence=_LICENCE,
+        licence=_licence(weights),
         paper=f"see torchvision.models.{name}",
         input="image",
         template=None,
@@ -50,7 +56,20 @@ def spec(variant: str | None) -> BackboneSpec:
         resize="shortest_side_center_crop",
         resize_to=short,
         interpolation=str(transform.interpolation.value),
-        taps=(Tap("pooled", "global", (last.in_features,)),),
+        taps=_taps(name, weights, (3, crop, crop)),
+    )
+
+
+def _taps(name: str, weights: Any, size: tuple[int, int, int]) -> tuple[Tap, ...]:
+    with without_memory():
+        net = _make(name, weights)
+        _, last = _last_linear(net, name)
+        maps = _maps(net)
+        listening = Classifier(net, name, maps)
+    shapes = output_shapes(listening, size) if maps else {}
+    return (
+        Tap(POOLED, "global", (last.in_features,)),
+        *(Tap(tap, "global", shapes[tap]) for tap in maps),
     )
 
 
@@ -67,23 +86,66 @@ def weights_file(variant: str | None) -> WeightsFile:
     if found is None:
         raise WeightsError(f"weights of torchvision:{name}: the file name {filename} carries no hash to check it by")
     source = Url(str(weights.url))
+    licence = _licence(weights)
     return WeightsFile(
-        f"torchvision:{name}", filename, found[1], None, _LICENCE, f"see torchvision.models.{name}", source
+        f"torchvision:{name}", filename, found[1], None, licence, f"see torchvision.models.{name}", source
     )
 
 
 class Classifier(nn.Module):
-    """Normalised float32 (B, 3, H, W) -> {"pooled": float32 (B, D)}: the input of the last Linear."""
+    """Normalised float32 (B, 3, H, W) -> the taps asked for: "pooled", float32 (B, D), is the input of the last Linear,
+    the others are maps, float32 (B, C, H', W')."""
 
-    def __init__(self, net: nn.Module, name: str) -> None:
+    def __init__(self, net: nn.Module, name: str, taps: Collection[str]) -> None:
         super().__init__()
         self.name = name
         where, last = _last_linear(net, name)
         net.set_submodule(where, _Through(last))
         self.net = net
+        self._taps = tuple(taps)
+        self._heard = {tap: _Heard(net, tap) for tap in taps if tap != POOLED}
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"pooled": self.net(x)}
+        pooled = self.net(x)
+        maps = {tap: heard.take() for tap, heard in self._heard.items()}
+        return {tap: pooled if tap == POOLED else maps[tap] for tap in self._taps}
+
+
+def _maps(net: nn.Module) -> tuple[str, ...]:
+    """The maps that can be heard in a network."""
+    if all(hasattr(net, layer) for layer in _RESNET):
+        return _RESNET[2:]
+    return (_MAP,) if hasattr(net, "features") else ()
+
+
+class _Heard:
+    """A map, listened to while the network runs, whose computing stays as it is: so do the bits of `pooled`.
+
+    `map` is what the network's pooling reads. Where the pooling is no module, it is what `features` gives, of DenseNet
+    after the ReLU that follows there.
+    """
+
+    def __init__(self, net: nn.Module, tap: str) -> None:
+        self._value: torch.Tensor | None = None
+        self._rectify = tap == _MAP and isinstance(net, tv.DenseNet)
+        # bound methods, which a copy of the network binds to its own copy of this
+        if tap == _MAP and hasattr(net, "avgpool"):
+            net.get_submodule("avgpool").register_forward_pre_hook(self._before)
+        else:
+            net.get_submodule("features" if tap == _MAP else tap).register_forward_hook(self._after)
+
+    def _before(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._value = inputs[0]
+
+    def _after(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        self._value = output
+
+    def take(self) -> torch.Tensor:
+        """The map of the last pass; it is not held any longer."""
+        value, self._value = self._value, None
+        if value is None:
+            raise RuntimeError("the network ran past the layer that is listened to")
+        return value.relu() if self._rectify else value
 
 
 class _Through(nn.Linear):
@@ -102,7 +164,7 @@ class _Through(nn.Linear):
 def build(spec: BackboneSpec) -> nn.Module:
     """The network with random weights."""
     name, weights = _default(spec.name.partition(":")[2])
-    return Classifier(_make(name, weights), name)
+    return Classifier(_make(name, weights), name, [tap.name for tap in spec.taps])
 
 
 def load_state(module: nn.Module, path: Path) -> None:
@@ -111,7 +173,7 @@ def load_state(module: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: for a damaged file, one with code in it, or other keys or shapes.
     """
-    state = read_state(path)
+    state = unwrapped(read_state(path))
     for key in [key for key in state if _OLD_DENSE.search(key)]:
         state[_OLD_DENSE.sub(r"\1\2", key)] = state.pop(key)
     load_strictly(module.get_submodule("net"), state, path)
@@ -127,6 +189,11 @@ def _default(variant: str | None) -> tuple[str, Any]:
             f"classifiers, such as {', '.join(near[:6])}"
         )
     return variant, tv.get_model_weights(variant)["DEFAULT"]
+
+
+def _licence(weights: Any) -> str:
+    """torchvision names a licence for those weights only that may not be used commercially."""
+    return _SWAG_LICENCE if "SWAG" in str(weights.meta.get("license", "")) else _LICENCE
 
 
 def _make(name: str, weights: Any) -> nn.Module:
@@ -145,16 +212,3 @@ def _last_linear(net: nn.Module, name: str) -> tuple[str, nn.Linear]:
     if not found:
         raise SettingError(f"backbone 'torchvision:{name}' has no Linear layer whose input could be its feature")
     return found[-1]
-
-
-class _ParametersOnMeta(TorchFunctionMode):
-    """Makes parameters without memory: only `torch.empty` goes to the meta device, since some models of torchvision
-    compute their widths with tensors while they are built."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.empty and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)

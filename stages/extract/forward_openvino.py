@@ -47,7 +47,7 @@ class OpenVinoForward:
         """Convert a network.
 
         Args:
-            spec: of the backbone.
+            spec: of the backbone; only its taps are in the graph.
             model: in eval mode, on the CPU.
 
         Raises:

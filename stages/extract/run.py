@@ -235,7 +235,12 @@ def _compute_part(job: Job, items: Mapping[bytes, Item]) -> tuple[dict[str, _Ans
 
 
 def _load(job: Job, plan: RolePlan) -> Forward:
-    return load_forward(plan.spec.name, job.weights_folder, plan.engine)
+    return load_forward(plan.spec.name, job.weights_folder, plan.engine, _taps(plan))
+
+
+def _taps(plan: RolePlan) -> tuple[str, ...]:
+    """The outputs that a role writes: others are not handed out by its network."""
+    return tuple(sorted(plan.blocks))
 
 
 class _Network(NamedTuple):
@@ -245,6 +250,7 @@ class _Network(NamedTuple):
     file: str
     folder: Path
     engine: Engine
+    taps: tuple[str, ...]
     digest: str
 
 
@@ -271,7 +277,7 @@ def _kept(job: Job, plan: RolePlan) -> Forward:
 
 def _network(job: Job, plan: RolePlan) -> _Network:
     [digest, *_] = [block.weights[plan.spec.weights] for block in plan.blocks.values()]
-    return _Network(plan.spec.name, plan.spec.weights, job.weights_folder, plan.engine, digest)
+    return _Network(plan.spec.name, plan.spec.weights, job.weights_folder, plan.engine, _taps(plan), digest)
 
 
 def _record_unfit(items: Items, blocks: Mapping[str, Block], ledger: Ledger) -> set[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stages.backbones.states import load_strictly, read_state
+from stages.backbones.states import load_strictly, read_state, unwrapped
 
 # The released files carry the classifier they were trained with.
 _CLASSIFIER = ("logits.weight", "logits.bias")
@@ -32,7 +32,7 @@ def fill(module: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: for a damaged file, one with code in it, or other keys or shapes.
     """
-    state = read_state(path)
+    state = unwrapped(read_state(path))
     for key in _CLASSIFIER:
         state.pop(key, None)
     load_strictly(module.get_submodule("net"), state, path)

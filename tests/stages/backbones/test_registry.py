@@ -33,7 +33,13 @@ LISTED = [
     "vgg19_44:face",
     "vgg_face",
 ]
-KNOWN = [*LISTED, "torchvision:resnet18", "torchvision:efficientnet_b2", "torchvision:regnet_y_400mf"]
+KNOWN = [
+    *LISTED,
+    "timm:resnet18",
+    "torchvision:resnet18",
+    "torchvision:efficientnet_b2",
+    "torchvision:regnet_y_400mf",
+]
 
 
 def test_names_are_listed() -> None:
@@ -46,7 +52,7 @@ def test_every_spec_is_whole(name: str) -> None:
     assert spec.name == name
     assert spec.family == name.partition(":")[0]
     assert spec == registry.get_spec(name)
-    assert weights.entry(spec.weights).name == spec.weights
+    assert weights.entry(name).name == weights.entry(spec.weights).name == spec.weights
     assert spec.licence
     assert spec.paper
     assert {tap.level for tap in spec.taps} == {"face" if spec.input == "face" else "global"}
@@ -96,7 +102,8 @@ def test_preprocessing_facts() -> None:
     ("name", "says"),
     [
         ("resnet30", "inception_resnet_v1:vggface2"),
-        ("resnet30", "torchvision:MODEL"),
+        ("resnet30", "timm:MODEL, torchvision:MODEL"),
+        ("shapes", "is unknown"),
         ("weights", "is unknown"),
         ("spec", "is unknown"),
         ("../resnet29", "is unknown"),
@@ -150,7 +157,9 @@ def test_torchvision_weights_follow_from_the_model() -> None:
     assert entry.source.url.startswith("https://")
     with pytest.raises(SettingError, match="torchvision:nothing"):
         weights.entry("torchvision:nothing")
-    with pytest.raises(SettingError, match="not in the catalogue"):
+    with pytest.raises(
+        SettingError, match=r"not in the catalogue: choose one of resnet29, .*, timm:MODEL, torchvision:M"
+    ):
         weights.entry("nothing")
 
 

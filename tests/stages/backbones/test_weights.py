@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stages.backbones import registry, weights
-from stages.backbones.fetching import fetch
+from stages.backbones.fetching import FetchResult, fetch, fetch_entry
 from stages.backbones.preprocess import preprocess
 from stages.errors import SettingError, WeightsError
 
@@ -115,7 +115,7 @@ def test_add_refuses_another_file(folder: Path, bin_file: Path) -> None:
     found = hashlib.sha256(data).hexdigest()
     with pytest.raises(WeightsError, match=f"has SHA-256 {found}, expected {weights.entry('expression').sha256}"):
         weights.add("expression", bin_file, folder)
-    with pytest.raises(WeightsError, match="only where no package has the weights"):
+    with pytest.raises(WeightsError, match=r"where a package has the weights, .* only as \.safetensors"):
         weights.add("expression", bin_file, folder, trust=True)
     assert list(folder.iterdir()) == []
 
@@ -207,7 +207,7 @@ def test_a_second_file_of_the_users_takes_the_place_of_the_first(folder: Path, r
     first = weights.add(MODEL, random_state, folder, trust=True)
     assert weights.add(MODEL, random_state, folder, trust=True) == first == weights.locate(MODEL, folder)
     other = random_state.with_name("other.pth")
-    other.write_bytes(b"other")
+    torch.save({key: value + 1 for key, value in torch.load(random_state).items()}, other)
     second = weights.add(MODEL, other, folder, trust=True)
     assert second == weights.locate(MODEL, folder) != first
     assert not first.exists()
@@ -244,6 +244,22 @@ def test_torchs_download_folders_are_places(folder: Path, tmp_path: Path) -> Non
     folder.mkdir(exist_ok=True)
     (folder / right.filename).write_bytes(b"wrong")  # a wrong file in one place does not hide the right one elsewhere
     assert weights.find(right, folder)[0] == tmp_path / "torch" / "hub" / "checkpoints" / right.filename
+
+
+def test_a_file_in_torchs_download_folder_is_not_fetched_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = dataclasses.replace(weights.entry(MODEL), sha256=hashlib.sha256(b"right").hexdigest()[:8])
+    monkeypatch.delenv("TORCH_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    there = tmp_path / "cache" / "torch" / "hub" / "checkpoints" / right.filename
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"right")
+    monkeypatch.setattr("urllib.request.build_opener", None)  # the network is not asked
+    assert fetch_entry(right, folder) == FetchResult(there, "present", ())
+    there.write_bytes(b"wrong")
+    with pytest.raises(TypeError):  # one with another hash is no reason not to ask it
+        fetch_entry(right, folder)
 
 
 def test_a_file_without_a_published_hash_is_taken_on_trust_only(folder: Path, tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ def test_few_photos_are_on_their_way_at_once(
         many.manifest, many.root, many.store, found, [plans[0]], SETTINGS, Path(), {"wide": Ledger("x")}
     )  # fmt: skip
     assert result["wide"].counts == Counts(150, 150, 0)
-    assert max(waiting) <= 10 + 2 * SETTINGS.batch_size
+    assert max(waiting) <= 10 + 2 * 4  # batches of 4
 
 
 @pytest.mark.parametrize("spread", [False, True])

@@ -47,7 +47,7 @@ def means(pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def go(place: Any, weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr(stage, "load_forward", lambda name, folder, device: means)
+    monkeypatch.setattr(stage, "load_forward", lambda *_: means)
 
     def run_it(role: str, settings: ExtractSettings) -> tuple[list, Counts, Any]:
         plan = plan_role(role, settings, weights_folder, KEY, "found")
