@@ -30,7 +30,8 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 from benchmarks.common import machine
-from stages.heads.margins import Kind, LambdaSchedule, classifier
+from stages.heads.margin_settings import Kind, LambdaSchedule
+from stages.heads.margins import classifier
 
 CLASSES, INPUTS, HIDDEN, FEATURES = 3, 8, 32, 2
 TRAIN, TEST = 300, 300  # samples of each class

@@ -13,10 +13,11 @@ from cache.errors import CacheError
 from stages.errors import KuleshovError
 
 COMMANDS = (
-    *("init", "demo", "index", "plan", "detect", "align", "extract", "train", "fuse", "evaluate", "report", "predict"),
+    *("init", "demo", "index", "plan", "detect", "align", "extract", "finetune", "train"),
+    *("fuse", "evaluate", "report", "predict"),
     *("weights", "cache", "doctor"),
 )
-_STAGES = {"index", "detect", "align", "extract", "train", "fuse", "evaluate", "report"}
+_STAGES = {"index", "detect", "align", "extract", "finetune", "train", "fuse", "evaluate", "report"}
 
 
 class LazyGroup(click.Group):

@@ -13,6 +13,9 @@ from pathlib import Path
 from cache.keys import BlockSpec
 from pipeline.plans import role_plans
 from pipeline.project import Project
+from stages.align.run import crops_spec
+from stages.align.templates import find
+from stages.backbones.registry import get_spec
 from stages.detect.clips import TIMES_SPEC
 from stages.detect.corpus import SIZE_SPEC
 from stages.detect.run import boxes_spec
@@ -38,10 +41,16 @@ def stage_keys(project: Project) -> dict[str, list[tuple[str, str]]]:
     plans, unknown = role_plans(project, boxes.key)
     return {
         "detect": _rows([SIZE_SPEC, TIMES_SPEC, boxes]),
-        "align": _rows(plan.crops for plan in plans.values() if plan.crops),
+        "align": _rows([*(plan.crops for plan in plans.values() if plan.crops), *_crops_of_finetunes(project, boxes)]),
         **{f"extract/{role}": _rows(plan.blocks.values()) for role, plan in plans.items()},
         **{f"extract/{role}": [(UNKNOWN, UNKNOWN)] for role in unknown},
     }
+
+
+def _crops_of_finetunes(project: Project, boxes: BlockSpec) -> list[BlockSpec]:
+    """The crops that backbones are trained on."""
+    templates = {get_spec(one.backbone).template for one in project.params.finetune.values()}
+    return [crops_spec(find(name), boxes.key, project.params.detect.faces) for name in templates if name]
 
 
 def write_stage_keys(project: Project, folder: Path) -> None:

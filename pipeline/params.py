@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from stages.detect.settings import DetectSettings
 from stages.errors import MissingInputError, SettingError
 from stages.extract.settings import ExtractSettings
+from stages.finetune.settings import FinetuneSettings
 from stages.fuse.settings import FuseSettings
 from stages.ledger import Allowance
 from stages.settings import Settings
@@ -66,12 +67,17 @@ class ReportSettings(Settings):
     gallery: int = Field(default=24, ge=0, le=500)
 
 
+FinetuneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""It names a folder."""
+
+
 class Params(Settings):
     """All settings of a project."""
 
     data: DataSettings
     detect: DetectSettings = DetectSettings()
     extract: ExtractSettings
+    finetune: dict[FinetuneName, FinetuneSettings] = Field(default_factory=dict)
     train: TrainSettings
     fuse: FuseSettings = FuseSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

@@ -74,6 +74,7 @@ def detect(project: Project, allowance: str | None = None, spread: Spread | None
 def align(project: Project, allowance: str | None = None) -> Lines:
     """Faces -> crops, for the templates that the project's backbones want."""
     from stages.align.run import run
+    from stages.backbones.registry import get_spec
     from stages.detect.run import read
     from stages.extract.plan import resolve_backbone
 
@@ -81,6 +82,7 @@ def align(project: Project, allowance: str | None = None) -> Lines:
     settings, store = project.params, project.store
     detections = read(project.manifest, store, settings.detect)
     specs = [resolve_backbone(role, settings.extract, project.weights_folder)[0] for role in settings.extract.backbones]
+    specs += [get_spec(one.backbone) for one in settings.finetune.values()]
     templates = sorted({spec.template for spec in specs if spec.template})
     source = settings.detect.faces
     rows, counts = run(project.manifest, project.images_root, store, detections, templates, source, ledger, timings)
@@ -147,6 +149,38 @@ def _extracted(plan: RolePlan, unit: str, counts: Counts, forward: Spent) -> Lin
     if not plan.stands_in_for:
         return [said]
     return [said, f"  warning: {plan.spec.name} stands in for {plan.stands_in_for}, whose weights are not here"]
+
+
+def finetune(project: Project, name: str, allowance: str | None = None) -> Lines:
+    """Crops or photos -> a trained backbone, artifacts/finetune/NAME/."""
+    from stages.detect.run import read
+    from stages.finetune.pixels import Source
+    from stages.finetune.run import Place, run
+
+    settings, manifest, start = project.params, project.manifest, time.monotonic()
+    if name not in settings.finetune:
+        known = ", ".join(sorted(settings.finetune)) or "none; add one there"
+        raise SettingError(f"finetune has no {name!r} in params.yaml: it has {known}")
+    ledger = Ledger(f"finetune/{name}")
+    detections = read(manifest, project.store, settings.detect)
+    classes = tuple(manifest.classes)
+    source = Source(project.images_root, project.store, detections, settings.detect.faces, classes, ledger)
+    place = Place(project.artifacts / "finetune", name, project.weights_folder)
+    result = run(manifest, source, settings.finetune[name], place)
+    rows = ", ".join(f"{split} {count}" for split, count in result.rows.items())
+    last = result.history.epochs[-1]
+    lines = [f"finetune {name}: {last.epoch} epochs, {last.iteration} steps in {time.monotonic() - start:.1f} s"]
+    lines += [f"  {said}" for said in result.started]
+    left_out = "".join(f"; {count} training samples {why} left out" for why, count in result.left_out.items())
+    lines.append(f"  rows: {rows}{left_out}")
+    if result.history.best_epoch is not None:
+        lines.append(f"  the weights are those of epoch {result.history.best_epoch}, with the lowest validation loss")
+    shown = ", ".join(f"{split} {value:.3f} (n = {n})" for split, (value, n) in sorted(result.accuracy.items()))
+    lines.append(f"  loss {last.loss:.4f}; accuracy of photos {shown}")
+    if result.unanswered:
+        lines.append(f"  without a face, and so without an answer: {result.unanswered}")
+    lines.append(f"  weights: {result.weights}")
+    return lines + _close(project, ledger, len(manifest.samples), allowance)
 
 
 def train(project: Project, allowance: str | None = None) -> Lines:
@@ -236,6 +270,7 @@ STAGES: dict[str, Callable[..., Lines]] = {
     "detect": detect,
     "align": align,
     "extract": extract,
+    "finetune": finetune,
     "train": train,
     "fuse": fuse,
     "evaluate": evaluate,

@@ -143,6 +143,24 @@ def extract(
 
 
 @click.command()
+@click.argument("name")
+@_max_failures
+@click.pass_obj
+def finetune(folder: Path, name: str, max_failures: str | None) -> None:
+    """Train a backbone on the pixels of the training split.
+
+    NAME is a key of finetune in params.yaml, which says the backbone, or a preset with a paper's values. Writes
+    artifacts/finetune/NAME/: the weights, what they have seen, loss and accuracy by step and epoch, and the photos'
+    predictions. A run that was stopped goes on where it was when it is started again.
+
+    \b
+    Example:
+      kuleshov finetune local
+    """
+    _run("finetune", folder, name, max_failures)
+
+
+@click.command()
 @_max_failures
 @click.pass_obj
 def train(folder: Path, max_failures: str | None) -> None:

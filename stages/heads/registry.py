@@ -10,7 +10,7 @@ from torch import nn
 
 from stages.errors import SettingError
 
-_OTHERS = {"__init__", "batch", "margins", "registry"}
+_OTHERS = {"__init__", "batch", "margin_settings", "margins", "registry"}
 
 
 class HeadFile(Protocol):

@@ -17,17 +17,8 @@ from torch.nn import functional as F
 
 from stages.errors import SettingError
 from stages.heads import registry
-from stages.heads.margins import (
-    ASoftmax,
-    Kind,
-    LambdaSchedule,
-    LSoftmax,
-    MarginClassifier,
-    MarginSettings,
-    Softmax,
-    classifier,
-    psi,
-)
+from stages.heads.margin_settings import Kind, LambdaSchedule, MarginSettings
+from stages.heads.margins import ASoftmax, LSoftmax, MarginClassifier, Softmax, classifier, psi
 
 MARGINS = (1, 2, 3, 4)
 WITH_MARGIN: tuple[Kind, ...] = ("l_softmax", "a_softmax")

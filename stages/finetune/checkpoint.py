@@ -1,0 +1,172 @@
+"""Checkpoints, from which a killed training goes on, and the files in which a finished one is handed on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stages.errors import SettingError, WeightsError
+
+FILE = "checkpoint.pt"
+SCHEMA = 1
+_SHOWN = 4
+_ABOUT = "kuleshov"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a training goes on with. Only tensors, numbers, strings, lists and dicts.
+
+    Attributes:
+        of: the training it is of: name of a setting or of data -> value or hash.
+        epoch, batch, iteration: whole epochs done, batches of the next one done, steps of the optimiser done.
+        finished: whether nothing is left to train.
+        network: state dict.
+        optimiser, scaler: their state dicts.
+        random: `cpu`, and `cuda` where it is used: states of torch's generators. What numpy draws follows from seed and
+            epoch, so it has no state.
+        history: `History.plain`.
+        sums: of the running epoch, and since the last row of steps: loss, right answers, answers.
+        best: with early stopping `loss`, `epoch` and `network`, else empty.
+    """
+
+    of: dict[str, object]
+    epoch: int
+    batch: int
+    iteration: int
+    finished: bool
+    network: dict[str, Tensor]
+    optimiser: dict[str, object]
+    scaler: dict[str, object]
+    random: dict[str, Tensor]
+    history: dict[str, object]
+    sums: list[list[float]]
+    best: dict[str, object]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; whatever happens meanwhile, the file is the earlier one or this one, whole."""
+    values = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
+    _atomically(path, lambda temporary: torch.save({"schema": SCHEMA} | values, temporary))
+
+
+def load(path: Path, of: Mapping[str, object]) -> Checkpoint | None:
+    """The checkpoint of this training; None: there is none.
+
+    Args:
+        of: see `Checkpoint.of`.
+
+    Raises:
+        WeightsError: the file is cut short, damaged, or something else.
+        SettingError: it is of a training with other settings or data; says what differs.
+    """
+    if not path.exists():
+        return None
+    remedy = "remove it to train from the start"
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files
+        reason = " ".join(str(error).split())[:120]
+        raise WeightsError(f"{path} is no whole checkpoint of a fine-tune ({reason}): {remedy}") from error
+    names = {field.name for field in fields(Checkpoint)}
+    if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA or values.keys() != names:
+        raise WeightsError(f"{path} is no checkpoint of a fine-tune, or one of another version: {remedy}")
+    checkpoint = Checkpoint(**values)
+    differs = _differences(checkpoint.of, of)
+    if differs:
+        raise SettingError(f"{path} is of another training: {differs}; set that back, or {remedy}")
+    return checkpoint
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested settings as `schedule.every` -> value."""
+    out: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{name}.")
+        else:
+            out[prefix + name] = value
+    return out
+
+
+def data_hash(ids: Iterable[str], labels: np.ndarray) -> str:
+    """SHA-256 of samples and their classes in their order, 64 hex digits."""
+    lines = (f"{sample}\0{label}\n" for sample, label in zip(ids, labels.tolist(), strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def save_parts(folder: Path, parts: Mapping[str, nn.Module], about: Mapping[str, object]) -> dict[str, Path]:
+    """Write the state of each part as `PART.safetensors`, its keys as they are; equal weights give equal bytes.
+
+    Args:
+        folder: is made where it is not there.
+        parts: `Network.parts()`.
+        about: what `read_about` gives back; JSON-able.
+
+    Returns:
+        The files, by part.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # one key, because the order of several is not kept
+    metadata = {_ABOUT: json.dumps(dict(about), sort_keys=True, ensure_ascii=False)}
+    written = {}
+    for name, part in parts.items():
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in part.state_dict().items()}
+        written[name] = folder / f"{name}.safetensors"
+        _atomically(written[name], lambda temporary, state=state: save_file(state, temporary, metadata))
+    return written
+
+
+def read_about(path: Path) -> dict[str, object]:
+    """What `save_parts` was told about a part.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or no fine-tune wrote it.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {})[_ABOUT])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} is missing, damaged, or not of a fine-tune: run that fine-tune again") from error
+
+
+def _atomically(path: Path, write: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")  # one name: what a killed process left is written over
+    temporary.touch()  # with the rights that the user's files have; safetensors would give the owner's alone
+    mode = temporary.stat().st_mode
+    write(temporary)
+    temporary.chmod(mode)
+    _to_disk(temporary)
+    os.replace(temporary, path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    shown = [f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}" for name in names[:_SHOWN]]
+    return ", ".join(shown) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:16]}..."

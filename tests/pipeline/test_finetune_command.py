@@ -1,0 +1,78 @@
+"""`kuleshov finetune`: align cuts what the backbone sees, the command trains it and says what came of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.scaffold.write import ProjectData, files
+from stages.index.drawn.scenes import draw_scene
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Eight drawn scenes of two classes, in folders, and two fine-tunes in params.yaml."""
+    for index in range(8):
+        place = tmp_path / "photos" / ("calm", "glad")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        draw_scene(8, index).image.resize((240, 180)).save(place / f"{index}.png")
+    values = yaml.safe_load(files(ProjectData("folder", "photos"))["params.yaml"])
+    values["detect"]["faces"] = "whole"
+    values["finetune"] = {
+        "first": {
+            "preset": "tan-nonaligned-scratch",
+            "backbone": "resnet_small:18",
+            "epochs": 1,
+            "batch_size": 4,
+            "device": "cpu",
+        },
+        "second": {"preset": "tan-nonaligned", "backbone": "resnet_small:18", "start": "finetune:first", "epochs": 1}
+        | {"batch_size": 4, "device": "cpu"},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setenv("KULESHOV_STORE", str(tmp_path / "store"))
+    return tmp_path
+
+
+def test_a_fine_tune_and_one_that_goes_on_from_it(folder: Path, kuleshov: Run) -> None:
+    for command in ("index", "detect", "align"):
+        status, said, err = kuleshov("-C", folder, command)
+        assert (status, err) == (0, "")
+    assert "box48" in said, "the templates that align says"
+    assert "box48/pixels" in (folder / "artifacts" / "keys" / "align.csv").read_text()
+    status, _, err = kuleshov("-C", folder, "finetune", "second")
+    assert status == 1
+    assert "run kuleshov finetune first" in err
+    for name, origin in (("first", "random weights"), ("second", "fine-tune first")):
+        status, said, err = kuleshov("-C", folder, "finetune", name)
+        assert (status, err) == (0, "")
+        lines = said.splitlines()
+        assert re.match(rf"finetune {name}: 1 epochs, \d+ steps in [\d.]+ s$", lines[0])
+        assert lines[1] == f"  resnet_small:18 starts from {origin}"
+        assert re.search(r"accuracy of photos .*train [01]\.\d{3} \(n = \d\)", said)
+        assert (folder / "artifacts" / "finetune" / name / "backbone.safetensors").is_file()
+    assert (folder / "artifacts" / "failures" / "finetune" / "second.csv").is_file()
+
+
+def test_what_the_command_refuses(folder: Path, kuleshov: Run) -> None:
+    for command in ("index", "detect"):
+        assert kuleshov("-C", folder, command)[0] == 0
+    status, out, err = kuleshov("-C", folder, "finetune", "third")
+    assert (status, out) == (1, "")
+    assert err == "kuleshov: error: finetune has no 'third' in params.yaml: it has first, second\n"
+    status, _, err = kuleshov("-C", folder, "finetune", "first")
+    assert status == 1
+    assert "run kuleshov align" in err
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    values["finetune"]["a/b"] = values["finetune"].pop("second")
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    assert "finetune.a/b" in kuleshov("-C", folder, "index")[2]
+    values["finetune"] = {"first": {"preset": "tan-nonaligned"}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    assert "start: finetune:NAME" in kuleshov("-C", folder, "index")[2]
