@@ -14,6 +14,7 @@ from stages.align.run import run as align
 from stages.detect.run import read
 from stages.detect.run import run as detect
 from stages.extract.forward import batch_rows
+from stages.extract.plan import together
 from stages.extract.run import run as extract
 from stages.extract.settings import BatchSize
 from stages.index.manifest import Manifest, Sample
@@ -119,11 +120,9 @@ def _steps(project: Project, roles: Sequence[Role], ledger: Ledger) -> Iterator[
 
     yield detected
     yield aligned
-    groups: dict[str | None, list[Role]] = {}
-    for role in roles:
-        groups.setdefault(role.plan.crops.key if role.plan.crops else None, []).append(role)
-    for group in groups.values():
-        yield extracted(group)
+    of_plan = {role.plan.role: role for role in roles}
+    for plans in together([role.plan for role in roles]):
+        yield extracted([of_plan[plan.role] for plan in plans])
 
 
 class _Here:

@@ -19,7 +19,6 @@ Scores are those of `statistics.scores`, confusion rows and columns in the order
 from __future__ import annotations
 
 import json
-import os
 import statistics as plain
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from stages.evaluate.scoring import Answers, Frame, answers, frame, interval_not
 from stages.evaluate.statistics import RESAMPLES, Bootstrap, Estimate, Ints, difference, mean_correct, rounded, scores
 from stages.index.manifest import Manifest
 from stages.train.predictions import Predictions
+from stages.whole import whole
 
 _USED = {
     "train": "Split 'train' is what the heads were trained on: these scores are not an estimate of anything else.",
@@ -217,7 +217,5 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:
     """Write metrics as indented JSON, whole or not at all; a NaN is a ValueError, never a file."""
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

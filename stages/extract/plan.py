@@ -5,6 +5,7 @@ No network is loaded here and torch computes nothing: a second run with everythi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,14 @@ def plan_role(role: str, settings: ExtractSettings, folder: Path, detections_key
         for tap in settings.backbones[role].taps
     }
     return RolePlan(role, spec, missing, blocks, crops, settings.backbones[role].compression, engine)
+
+
+def together(plans: Sequence[RolePlan]) -> list[list[RolePlan]]:
+    """The plans in groups that see the same pixels, and share a pass."""
+    groups: dict[str | None, list[RolePlan]] = {}
+    for plan in plans:
+        groups.setdefault(plan.crops.key if plan.crops else None, []).append(plan)
+    return list(groups.values())
 
 
 def engine_of(settings: ExtractSettings) -> Engine:

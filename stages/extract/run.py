@@ -25,7 +25,7 @@ from stages.errors import MissingInputError, WeightsError
 from stages.extract.forward import Forward, load_forward
 from stages.extract.items import Item, Items, viewed
 from stages.extract.passes import Job, Lane, Pass, record
-from stages.extract.plan import RolePlan
+from stages.extract.plan import RolePlan, together
 from stages.extract.settings import ExtractSettings
 from stages.index.manifest import Manifest
 from stages.ledger import Ledger
@@ -87,7 +87,7 @@ def run(
     results: dict[str, RoleResult] = {}
     for some in _apart(plans):
         tasks: list[_Task] = []
-        for group in _together(some):
+        for group in together(some):
             level = "face" if group[0].crops else "frame"
             if level not in levels:
                 levels[level] = Items(manifest, detections, level, settings.views)
@@ -112,14 +112,6 @@ def _apart(plans: Sequence[RolePlan]) -> list[list[RolePlan]]:
         free[0].append(plan)
         free[1].update(keys)
     return [some for some, _ in turns]
-
-
-def _together(plans: Sequence[RolePlan]) -> list[list[RolePlan]]:
-    """The plans by where their pixels come from."""
-    groups: dict[str | None, list[RolePlan]] = {}
-    for plan in plans:
-        groups.setdefault(plan.crops.key if plan.crops else None, []).append(plan)
-    return list(groups.values())
 
 
 @dataclass(frozen=True)

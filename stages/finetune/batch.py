@@ -65,3 +65,11 @@ class PixelSet(Protocol):
             skip: batches at the start that are left out, and cost nothing (training goes on in the middle of an epoch).
         """
         ...
+
+
+def cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Rows in batches of `size`; a last batch of one joins the one before, as batch norm needs two."""
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts

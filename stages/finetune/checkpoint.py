@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages.errors import SettingError, WeightsError
+from stages.whole import whole
 
 FILE = "checkpoint.pt"
 SCHEMA = 1
@@ -57,7 +57,8 @@ class Checkpoint:
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; whatever happens meanwhile, the file is the earlier one or this one, whole."""
     values = {field.name: getattr(checkpoint, field.name) for field in fields(Checkpoint)}
-    _atomically(path, lambda temporary: torch.save({"schema": SCHEMA} | values, temporary))
+    with whole(path, durable=True) as temporary:
+        torch.save({"schema": SCHEMA} | values, temporary)
 
 
 def load(path: Path, of: Mapping[str, object]) -> Checkpoint | None:
@@ -116,14 +117,14 @@ def save_parts(folder: Path, parts: Mapping[str, nn.Module], about: Mapping[str,
     Returns:
         The files, by part.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     # one key, because the order of several is not kept
     metadata = {_ABOUT: json.dumps(dict(about), sort_keys=True, ensure_ascii=False)}
     written = {}
     for name, part in parts.items():
         state = {key: value.detach().cpu().contiguous().clone() for key, value in part.state_dict().items()}
         written[name] = folder / f"{name}.safetensors"
-        _atomically(written[name], lambda temporary, state=state: save_file(state, temporary, metadata))
+        with whole(written[name], durable=True) as temporary:
+            save_file(state, temporary, metadata)
     return written
 
 
@@ -138,27 +139,6 @@ def read_about(path: Path) -> dict[str, object]:
             return json.loads((file.metadata() or {})[_ABOUT])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(f"{path} is missing, damaged, or not of a fine-tune: run that fine-tune again") from error
-
-
-def _atomically(path: Path, write: Callable[[Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")  # one name: what a killed process left is written over
-    temporary.touch()  # with the rights that the user's files have; safetensors would give the owner's alone
-    mode = temporary.stat().st_mode
-    write(temporary)
-    temporary.chmod(mode)
-    _to_disk(temporary)
-    os.replace(temporary, path)
-    _to_disk(path.parent)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:

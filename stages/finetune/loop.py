@@ -23,7 +23,7 @@ from stages.backbones.states import load_strictly
 from stages.device import full_float32, require, resolve
 from stages.errors import DataError, SettingError
 from stages.finetune import checkpoint as files
-from stages.finetune.batch import Draw, PixelBatch, PixelSet
+from stages.finetune.batch import Draw, PixelBatch, PixelSet, cut
 from stages.finetune.checkpoint import Checkpoint
 from stages.finetune.history import EpochRow, History, StepRow, Sums
 from stages.finetune.network import Network, class_weights
@@ -138,9 +138,7 @@ class _Training:
     def __post_init__(self) -> None:
         settings = self.settings
         self.device = next(self.network.parameters()).device
-        batches = -(-len(self.rows) // settings.batch_size)
-        batches -= len(self.rows) % settings.batch_size == 1 and batches > 1  # one alone joins the batch before
-        self.per_epoch = -(-batches // settings.accumulate)
+        self.per_epoch = -(-len(cut(self.rows, settings.batch_size)) // settings.accumulate)
         self.total = settings.iterations or self.per_epoch * (settings.epochs or 0)
         rates = (settings.learning_rate, settings.head_learning_rate or settings.learning_rate)
         groups = zip(self.network.groups(), rates, strict=True)

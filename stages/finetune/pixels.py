@@ -24,7 +24,7 @@ from stages.detect.settings import FaceSource
 from stages.errors import DataError, MediaError, SettingError
 from stages.finetune.ahead import ahead
 from stages.finetune.augment import PHOTO, Views, Who
-from stages.finetune.batch import Draw, PixelBatch
+from stages.finetune.batch import Draw, PixelBatch, cut
 from stages.finetune.crops import FaceCrops, choose, find_crops
 from stages.finetune.photos import PhotoJob, PhotoLook
 from stages.finetune.settings import AugmentSettings
@@ -215,14 +215,6 @@ class Pixels:
             f"{len(lost)} of the {len(part)} photos of a batch cannot be read any more (first {lost[0]}: "
             f"{detail or reason}): mend them and run again, training goes on where it was"
         )
-
-
-def cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Rows in batches of `size`; a last batch of one joins the one before, as batch norm needs two."""
-    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [np.concatenate(parts[-2:])]
-    return parts
 
 
 def face_pixels(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from cache.keys import canonical_json
 from stages.errors import DataError, MissingInputError
 from stages.index.manifest import Sample
+from stages.whole import whole
 
 SCHEMA = 1
 _HEX = frozenset("0123456789abcdef")
@@ -143,12 +143,8 @@ def write(weights: Path, seen: Seen) -> Path:
     }
     text = canonical_json(about) + "\n"
     target = place(weights)
-    temporary = target.with_name(target.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, target)
+    with whole(target, durable=True) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return target
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import resources
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from markupsafe import Markup
 from stages.report import charts, choice, pictures, tables, words
 from stages.report.inputs import ReportInputs
 from stages.train.predictions import Predictions
+from stages.whole import whole
 
 
 def build_report(inputs: ReportInputs) -> str:
@@ -58,10 +58,8 @@ def build_report(inputs: ReportInputs) -> str:
 def write_report(inputs: ReportInputs, path: Path) -> None:
     """Write the report as UTF-8, whole or not at all. Raises as `build_report`."""
     text = build_report(inputs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _speaker(inputs: ReportInputs) -> Predictions | None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stages.finetune.batch import cut
 from stages.train.features import Features
 
 
@@ -70,7 +71,7 @@ def fit(
     with one_thread():
         for _ in range(plan.epochs):
             total = 0.0
-            for picked in batches(order.permutation(rows), plan.batch_size):
+            for picked in cut(order.permutation(rows), plan.batch_size):
                 drawn = order.integers(features.views, size=len(picked)) if features.views > 1 else None
                 logits = head(features.batch(picked, drawn)).logits
                 loss = nn.functional.cross_entropy(logits, targets[picked])
@@ -82,14 +83,6 @@ def fit(
             losses.append(total / len(rows))
     head.eval()
     return losses
-
-
-def batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut `rows` into batches of `size`; a last batch of one joins the one before, as batch norm needs two."""
-    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [np.concatenate(parts[-2:])]
-    return parts
 
 
 def infer(head: nn.Module, features: Features, size: int = 256) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -22,13 +22,12 @@ from stages.backbones.preprocess import fit, preprocess
 from stages.backbones.registry import get_spec
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.finetune.augment import Views, Who
-from stages.finetune.batch import Draw, PixelBatch, PixelSet
+from stages.finetune.batch import Draw, PixelBatch, PixelSet, cut
 from stages.finetune.crops import choose
 from stages.finetune.pixels import (
     UNKNOWN,
     Pixels,
     Source,
-    cut,
     face_pixels,
     joint_pixels,
     photo_pixels,

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from stages.errors import DataError, MissingInputError
-from stages.finetune import seen as module
 from stages.finetune.seen import Rows, Seen, overlap, place, read, sha256_of, write
 from stages.index.manifest import Sample
 
@@ -185,7 +184,7 @@ def test_a_write_that_fails_leaves_the_old_file(weights: Path, known: Seen, monk
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write(weights, replace(known, seed=5))
     assert path.read_bytes() == before

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from stages.finetune.batch import cut
 from stages.heads.gupta2018 import VARIANTS, GuptaHead
 from stages.index.manifest import Sample
 from stages.train.features import Features
-from stages.train.loop import Schedule, batches, fit, infer, one_thread
+from stages.train.loop import Schedule, fit, infer, one_thread
 
 
 def plan(**changes: Any) -> Schedule:
@@ -87,7 +88,7 @@ def test_the_same_parameters_as_a_plain_loop(variant: str, n: int) -> None:
 
 @given(n=st.integers(2, 200), size=st.integers(2, 40))
 def test_batches_cover_the_rows_and_are_never_of_one(n: int, size: int) -> None:
-    parts = batches(np.arange(n), size)
+    parts = cut(np.arange(n), size)
     assert np.concatenate(parts).tolist() == list(range(n))
     assert all(2 <= len(part) <= size + 1 for part in parts)
     assert all(len(part) == size for part in parts[:-1])
