@@ -22,7 +22,12 @@ def role_plans(project: Project, detections_key: str) -> tuple[dict[str, RolePla
     for role in sorted(settings.extract.backbones):
         try:
             plans[role] = plan_role(
-                role, settings.extract, project.weights_folder, detections_key, settings.detect.faces
+                role,
+                settings.extract,
+                project.weights_folder,
+                detections_key,
+                settings.detect.faces,
+                project.finetunes,
             )
         except WeightsError as error:
             unknown[role] = error

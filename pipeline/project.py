@@ -44,6 +44,11 @@ class Project:
         """Where weights are looked for."""
         return weights_dir()
 
+    @property
+    def finetunes(self) -> Path:
+        """Has a folder for each fine-tune."""
+        return self.artifacts / "finetune"
+
     @cached_property
     def index_settings(self) -> IndexSettings:
         """The settings of the index stage, with paths made absolute."""

@@ -29,18 +29,19 @@ def versions() -> dict[str, str]:
 
 def provenance(project: Project) -> dict[str, object]:
     """For the report: versions, the roles' backbones with licence and hash, blocks with their items, settings."""
-    from stages.backbones import catalogue, weights
+    from stages.backbones import catalogue
     from stages.detect.run import boxes_spec
-    from stages.extract.plan import engine_of, numerics, resolve_backbone
+    from stages.extract.plan import engine_of, numerics, resolve_backbone, weights_of
 
     settings = project.params
     backbones: dict[str, object] = {}
     restricted: dict[str, str] = {}
     for role in sorted(settings.extract.backbones):
         spec, missing = resolve_backbone(role, settings.extract, project.weights_folder)
-        digest = weights.sha256(spec.weights, project.weights_folder)
+        file, digest = weights_of(role, spec, settings.extract, project.weights_folder, project.finetunes)
         stands_in = f"; stands in for {missing}" if missing else ""
-        backbones[role] = f"{spec.name}, {spec.licence}, sha256 {digest[:16]}, {spec.paper}{stands_in}"
+        tuned = f" fine-tuned as {file.parent.name}" if file else ""
+        backbones[role] = f"{spec.name}{tuned}, {spec.licence}, sha256 {digest[:16]}, {spec.paper}{stands_in}"
         if catalogue.non_commercial(spec.licence):
             restricted[role] = f"the licence of {spec.name} allows no commercial use ({spec.licence})"
     return {

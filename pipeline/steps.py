@@ -109,7 +109,9 @@ def extract(
     ledgers = {role: Ledger(f"extract/{role}") for role in names}
     detections = read(project.manifest, project.store, settings.detect)
     plans = [
-        plan_role(role, settings.extract, project.weights_folder, detections.key, settings.detect.faces)
+        plan_role(
+            role, settings.extract, project.weights_folder, detections.key, settings.detect.faces, project.finetunes
+        )
         for role in names
     ]
     results = run(
@@ -165,7 +167,7 @@ def finetune(project: Project, name: str, allowance: str | None = None) -> Lines
     detections = read(manifest, project.store, settings.detect)
     classes = tuple(manifest.classes)
     source = Source(project.images_root, project.store, detections, settings.detect.faces, classes, ledger)
-    place = Place(project.artifacts / "finetune", name, project.weights_folder)
+    place = Place(project.finetunes, name, project.weights_folder)
     result = run(manifest, source, settings.finetune[name], place)
     rows = ", ".join(f"{split} {count}" for split, count in result.rows.items())
     last = result.history.epochs[-1]
@@ -190,12 +192,36 @@ def train(project: Project, allowance: str | None = None) -> Lines:
     ledger = Ledger("train")
     start = time.monotonic()
     settings = project.params
+    _held_out(project)
     trained = run(train_inputs(project), settings.train, project.artifacts, ledger)
     lines = [f"train: {len(trained)} heads in {time.monotonic() - start:.1f} s"]
     for one in trained:
         shown = ", ".join(f"{split} {one.accuracy[split]:.3f}" for split in ("train", "val") if split in one.accuracy)
         lines.append(f"  {one.name}: loss {one.loss:.4f}; accuracy {shown}")
     return lines + _close(project, ledger, len(project.manifest.samples), allowance)
+
+
+def _held_out(project: Project) -> None:
+    """Refuse fine-tuned roles that have seen samples of the split that evaluate scores.
+
+    Raises:
+        DataError: names the role, the fine-tune and the first of the samples.
+    """
+    from stages.extract.plan import finetuned_weights
+    from stages.finetune import seen
+
+    split = project.params.evaluate.split
+    judged = [sample for sample in project.manifest if sample.split == split]
+    for role, backbone in project.params.extract.backbones.items():
+        if backbone.finetuned is None:
+            continue
+        known = seen.read(finetuned_weights(project.finetunes, backbone.finetuned))
+        if len(rows := seen.overlap(known, judged)):
+            raise DataError(
+                f"fine-tune {backbone.finetuned} of extract.backbones.{role} has seen {len(rows)} of the {len(judged)} "
+                f"samples of split {split}, by content or group (first {judged[rows[0]].sample_id}): they are not held "
+                "out; fine-tune again with this split, or set evaluate.split"
+            )
 
 
 def train_inputs(project: Project) -> Inputs:
@@ -207,7 +233,9 @@ def train_inputs(project: Project) -> Inputs:
     settings = project.params
     detections = read(project.manifest, project.store, settings.detect)
     plans = {
-        role: plan_role(role, settings.extract, project.weights_folder, detections.key, settings.detect.faces)
+        role: plan_role(
+            role, settings.extract, project.weights_folder, detections.key, settings.detect.faces, project.finetunes
+        )
         for role in settings.extract.backbones
     }
     return Inputs(project.manifest, project.store, detections, plans, settings.detect, settings.extract)

@@ -49,7 +49,8 @@ def predict(
     ledger = Ledger("predict")
     with tempfile.TemporaryDirectory(prefix="kuleshov-") as scratch:
         manifest = manifest_of(photos, ContentIndex(Path(scratch) / "contents.sqlite"), ledger)
-        predictions = run(ensemble, manifest, Store(Path(scratch)), weights_dir(), batch_size or "auto", ledger)
+        store, rows, finetunes = Store(Path(scratch)), batch_size or "auto", folder / "artifacts" / "finetune"
+        predictions = run(ensemble, manifest, store, weights_dir(), rows, ledger, finetunes)
     out = folder / out
     pictures = sum(path.suffix == ".jpg" for path in write(predictions, ensemble.members[0].classes, out, ledger))
     ledger.write(out / "failures.csv")

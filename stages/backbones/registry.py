@@ -46,7 +46,12 @@ def build(name: str) -> nn.Module:
 
 
 def load(
-    name: str, *, weights_dir: Path, device: str | torch.device = "cpu", taps: Collection[str] | None = None
+    name: str,
+    *,
+    weights_dir: Path,
+    device: str | torch.device = "cpu",
+    taps: Collection[str] | None = None,
+    file: Path | None = None,
 ) -> nn.Module:
     """The network with its weights: their SHA-256 verified, in eval mode, without gradients, on `device`.
 
@@ -57,6 +62,7 @@ def load(
         weights_dir: where weights are.
         device: where the network goes.
         taps: those that are wanted; None: all. The network gives these at least: others where they come for nothing.
+        file: of the weights, such as fine-tuning wrote; None: the catalogue's.
 
     Raises:
         SettingError: for an unknown name.
@@ -67,7 +73,7 @@ def load(
 
     family, variant = families.find(name)
     spec = family.spec(variant) if taps is None else family.spec(variant).only(taps)
-    path = weights.locate(spec.weights, weights_dir)
+    path = weights.locate(spec.weights, weights_dir) if file is None else file
     with torch.random.fork_rng(devices=[]):  # the random weights that are about to be overwritten
         module = family.build(spec)
     family.load_state(module, path)

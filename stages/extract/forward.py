@@ -32,7 +32,9 @@ Network = Callable[["torch.Tensor"], dict[str, "torch.Tensor"]]
 """Normalised images (B, C, H, W) -> tap -> (B, ...), on their device."""
 
 
-def load_forward(name: str, folder: Path, engine: Engine, taps: Collection[str] | None = None) -> Forward:
+def load_forward(
+    name: str, folder: Path, engine: Engine, taps: Collection[str] | None = None, file: Path | None = None
+) -> Forward:
     """A backbone's forward pass, without gradients.
 
     Args:
@@ -40,6 +42,7 @@ def load_forward(name: str, folder: Path, engine: Engine, taps: Collection[str] 
         folder: where weights are.
         engine: that computes; a row's bits depend on it.
         taps: those that are handed out, in the spec's order; None: all. A row's bits do not depend on it.
+        file: of the weights; None: the catalogue's.
 
     Raises:
         SettingError: this machine cannot compute with the engine, or the engine not this network; later, from the
@@ -51,7 +54,7 @@ def load_forward(name: str, folder: Path, engine: Engine, taps: Collection[str] 
 
     spec = registry.get_spec(name)
     spec = spec if taps is None else spec.only(taps)
-    model = registry.load(name, weights_dir=folder, device=engine.device, taps=taps)
+    model = registry.load(name, weights_dir=folder, device=engine.device, taps=taps, file=file)
     if engine.runtime == "openvino":
         from stages.extract.forward_openvino import OpenVinoForward
 

@@ -17,7 +17,7 @@ from stages.backbones.spec import BackboneSpec
 from stages.detect.settings import FaceSource
 from stages.engines import TORCH_CPU, Engine
 from stages.engines import resolve as resolve_engine
-from stages.errors import SettingError
+from stages.errors import SettingError, WeightsError
 from stages.extract.settings import ExtractSettings
 
 
@@ -33,6 +33,7 @@ class RolePlan:
         crops: the block of its input crops; None for a backbone of whole photos.
         compression: of its rows in the store; not part of a key.
         engine: that computes it; a part of the blocks' keys.
+        file: of its weights, where they are a fine-tune's; None: the catalogue's.
     """
 
     role: str
@@ -42,6 +43,7 @@ class RolePlan:
     crops: BlockSpec | None
     compression: str = "none"
     engine: Engine = TORCH_CPU
+    file: Path | None = None
 
 
 def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tuple[BackboneSpec, str | None]:
@@ -67,12 +69,20 @@ def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tupl
     return spec, missing
 
 
-def plan_role(role: str, settings: ExtractSettings, folder: Path, detections_key: str, source: FaceSource) -> RolePlan:
+def plan_role(
+    role: str,
+    settings: ExtractSettings,
+    folder: Path,
+    detections_key: str,
+    source: FaceSource,
+    finetunes: Path | None = None,
+) -> RolePlan:
     """Resolve a role to its blocks.
 
     Args:
         folder: where weights are.
         detections_key: of the detections block that faces come from.
+        finetunes: has a folder for each fine-tune; None: there are none.
 
     Raises:
         SettingError: no such role, backbone or tap, or no such engine.
@@ -84,7 +94,7 @@ def plan_role(role: str, settings: ExtractSettings, folder: Path, detections_key
         crops = crops_spec(find_template(spec.template or ""), detections_key, source)
     engine = engine_of(settings)
     by_name = {tap.name: tap for tap in spec.taps}
-    digest = weights.sha256(spec.weights, folder)
+    file, digest = weights_of(role, spec, settings, folder, finetunes)
     blocks = {
         tap: BlockSpec(
             source=spec.name,
@@ -99,7 +109,33 @@ def plan_role(role: str, settings: ExtractSettings, folder: Path, detections_key
         )
         for tap in settings.backbones[role].taps
     }
-    return RolePlan(role, spec, missing, blocks, crops, settings.backbones[role].compression, engine)
+    return RolePlan(role, spec, missing, blocks, crops, settings.backbones[role].compression, engine, file)
+
+
+def weights_of(
+    role: str, spec: BackboneSpec, settings: ExtractSettings, folder: Path, finetunes: Path | None
+) -> tuple[Path | None, str]:
+    """The file of a fine-tune's weights, or None for the catalogue's; and the SHA-256 of the weights.
+
+    Args:
+        spec: of the backbone that plays the role.
+        folder, finetunes: see `plan_role`.
+
+    Raises:
+        WeightsError: the weights are missing or not the ones that were published.
+    """
+    name = settings.backbones[role].finetuned
+    if name is None:
+        return None, weights.sha256(spec.weights, folder)
+    file = finetuned_weights(finetunes or Path("artifacts/finetune"), name)
+    if not file.is_file():
+        raise WeightsError(f"{file} is not there: extract.backbones.{role} is of it; run kuleshov finetune {name}")
+    return file, weights.hash_file(file)
+
+
+def finetuned_weights(finetunes: Path, name: str) -> Path:
+    """The file that a fine-tune of this name writes."""
+    return finetunes / name / "backbone.safetensors"
 
 
 def together(plans: Sequence[RolePlan]) -> list[list[RolePlan]]:

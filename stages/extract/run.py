@@ -227,7 +227,7 @@ def _compute_part(job: Job, items: Mapping[bytes, Item]) -> tuple[dict[str, _Ans
 
 
 def _load(job: Job, plan: RolePlan) -> Forward:
-    return load_forward(plan.spec.name, job.weights_folder, plan.engine, _taps(plan))
+    return load_forward(plan.spec.name, job.weights_folder, plan.engine, _taps(plan), plan.file)
 
 
 def _taps(plan: RolePlan) -> tuple[str, ...]:
@@ -239,8 +239,9 @@ class _Network(NamedTuple):
     """What makes a network on a worker another one."""
 
     name: str
-    file: str
+    weights: str
     folder: Path
+    file: Path | None
     engine: Engine
     taps: tuple[str, ...]
     digest: str
@@ -257,19 +258,26 @@ def _kept(job: Job, plan: RolePlan) -> Forward:
         _networks.pop(other, None)
     wanted = of_roles[plan.role]
     if wanted not in _networks:
-        found = weights.sha256(wanted.file, wanted.folder)
+        found = _digest(wanted)
         if found != wanted.digest:
             raise WeightsError(
-                f"{wanted.name}: {wanted.folder} of worker {platform.node()} has weights of sha256 {found[:12]}, "
-                f"wanted are {wanted.digest[:12]}; give all machines the same weights folder"
+                f"{wanted.name}: {wanted.file or wanted.folder} of worker {platform.node()} has weights of sha256 "
+                f"{found[:12]}, wanted are {wanted.digest[:12]}; give all machines the same weights"
             )
         _networks[wanted] = _load(job, plan)
     return _networks[wanted]
 
 
+def _digest(network: _Network) -> str:
+    """SHA-256 of the weights that are on this machine."""
+    if network.file is None:
+        return weights.sha256(network.weights, network.folder)
+    return weights.hash_file(network.file) if network.file.is_file() else "nothing"
+
+
 def _network(job: Job, plan: RolePlan) -> _Network:
     [digest, *_] = [block.weights[plan.spec.weights] for block in plan.blocks.values()]
-    return _Network(plan.spec.name, plan.spec.weights, job.weights_folder, plan.engine, _taps(plan), digest)
+    return _Network(plan.spec.name, plan.spec.weights, job.weights_folder, plan.file, plan.engine, _taps(plan), digest)
 
 
 def _record_unfit(items: Items, blocks: Mapping[str, Block], ledger: Ledger) -> set[bytes]:

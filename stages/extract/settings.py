@@ -40,6 +40,7 @@ class BackboneSettings(Settings):
         taps: its outputs to cache.
         stand_in: a backbone with the same taps that is used where the weights of `backbone` are not on this machine;
             it is said when that happens. None: missing weights are an error.
+        finetuned: name of a fine-tune (`kuleshov finetune NAME`) whose weights it has; None: the catalogue's.
         compression: of the rows in the store: `none`, `gzip` or `lzf`. Smaller files that cannot be mapped, so that
             training reads them slowly. Not part of the key: rows that are there stay as they are.
     """
@@ -47,7 +48,14 @@ class BackboneSettings(Settings):
     backbone: str | None = None
     taps: tuple[str, ...] = Field(min_length=1)
     stand_in: str | None = None
+    finetuned: str | None = Field(default=None, pattern=f"^{ROLE_PATTERN}$")
     compression: Literal["none", "gzip", "lzf"] = "none"
+
+    @model_validator(mode="after")
+    def _no_stand_in_for_a_fine_tune(self) -> BackboneSettings:
+        if self.finetuned is not None and self.stand_in is not None:
+            raise ValueError(f"stand_in is {self.stand_in} and finetuned is {self.finetuned}: leave one of them out")
+        return self
 
 
 class ViewSettings(Settings):

@@ -5,7 +5,6 @@ A small JSON file beside the weights, `NAME.seen.json` for `NAME.safetensors`. E
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cache.keys import canonical_json
+from stages.backbones.weights import hash_file
 from stages.errors import DataError, MissingInputError
 from stages.index.manifest import Sample
 from stages.whole import whole
@@ -113,8 +113,7 @@ def sha256_of(weights: Path) -> str:
         MissingInputError: there is no such file.
     """
     try:
-        with open(weights, "rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return hash_file(weights)
     except FileNotFoundError:
         raise MissingInputError(f"{weights} is not there; run kuleshov finetune") from None
 

@@ -74,7 +74,13 @@ class Prediction:
 
 
 def run(
-    model: Ensemble, manifest: Manifest, store: Store, weights_folder: Path, batch_size: BatchSize, ledger: Ledger
+    model: Ensemble,
+    manifest: Manifest,
+    store: Store,
+    weights_folder: Path,
+    batch_size: BatchSize,
+    ledger: Ledger,
+    finetunes: Path | None = None,
 ) -> list[Prediction]:
     """Predict every photo and clip of a manifest, in its order; those that cannot be read go to the ledger.
 
@@ -82,6 +88,7 @@ def run(
         store: takes the photos' detections, crops and features; what it already has is not computed again.
         weights_folder: where the backbones' weights are.
         batch_size: rows a forward pass of a backbone.
+        finetunes: has a folder for each fine-tune, where the model has fine-tuned backbones.
 
     Raises:
         WeightsError: a backbone's weights are missing, or are not those the model was trained with.
@@ -103,7 +110,7 @@ def run(
             f"model {model.name!r} reads imported features ({', '.join(imported)}), which new photos do not have; "
             "train one without them"
         )
-    plans = _plans(model, weights_folder, detect.boxes_spec(first.detect).key)
+    plans = _plans(model, weights_folder, detect.boxes_spec(first.detect).key, finetunes)
     detections, _, _ = detect.run(manifest, HERE, store, first.detect, ledger)
     templates = sorted({plan.spec.template for plan in plans.values() if plan.spec.template})
     align.run(manifest, HERE, store, detections, templates, first.detect.faces, ledger)
@@ -113,21 +120,22 @@ def run(
     return _answers(model, manifest, store, detections, plans, ledger)
 
 
-def _plans(model: Ensemble, weights_folder: Path, detections_key: str) -> dict[str, RolePlan]:
+def _plans(model: Ensemble, weights_folder: Path, detections_key: str, finetunes: Path | None) -> dict[str, RolePlan]:
     """Role -> plan, with the very weights of the training; checked before any photo is looked at."""
     plans: dict[str, RolePlan] = {}
     for member in model.members:
         for role in member.extract.backbones:
             if role not in plans:
-                plans[role] = plan_role(role, member.extract, weights_folder, detections_key, member.detect.faces)
+                source = member.detect.faces
+                plans[role] = plan_role(role, member.extract, weights_folder, detections_key, source, finetunes)
             [(_, found)] = next(iter(plans[role].blocks.values())).weights.items()
             wanted = member.weights[role]
             if found != wanted["sha256"]:
-                name = wanted["backbone"]
+                name, file = wanted["backbone"], plans[role].file
+                remedy = f"run kuleshov weights fetch {name}, or kuleshov weights add {name} FILE"
                 raise WeightsError(
                     f"model {model.name!r} was trained with {name} of sha256 {wanted['sha256'][:12]}, here is "
-                    f"{plans[role].spec.name} of {found[:12]}; run "
-                    f"kuleshov weights fetch {name}, or kuleshov weights add {name} FILE"
+                    f"{plans[role].spec.name} of {found[:12]}; {remedy if file is None else f'put that file to {file}'}"
                 )
     return plans
 

@@ -6,10 +6,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from pipeline.plans import role_plans
+from pipeline.project import Project
+from pipeline.provenance import provenance
 from pipeline.scaffold.write import ProjectData, files
+from stages.backbones.weights import hash_file
+from stages.detect.run import boxes_spec, read
+from stages.extract.forward import load_forward
 from stages.index.drawn.scenes import draw_scene
 
 Run = Callable[..., tuple[int, str, str]]
@@ -76,3 +83,57 @@ def test_what_the_command_refuses(folder: Path, kuleshov: Run) -> None:
     values["finetune"] = {"first": {"preset": "tan-nonaligned"}}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     assert "start: finetune:NAME" in kuleshov("-C", folder, "index")[2]
+
+
+def test_extract_reads_a_fine_tune_and_train_refuses_what_it_has_seen(folder: Path, kuleshov: Run) -> None:
+    path = folder / "params.yaml"
+    values = yaml.safe_load(path.read_text())
+    values["extract"]["backbones"] = {
+        "tuned": {"backbone": "resnet_small:18", "finetuned": "first", "taps": ["pooled"]},
+        "effnet_lite0": {"taps": ["pooled"]},
+    }
+    head = values["train"]["heads"]["average"] | {"faces": ["tuned/pooled"], "epochs": 1, "batch_size": 4}
+    values["train"] = {"seeds": [0], "heads": {"average": head}}
+    values["fuse"] = {"ensembles": {}}
+    values["data"]["split"] = {"val": 0.0, "test": 0.25, "seed": 0}
+    path.write_text(yaml.safe_dump(values))
+    for command in ("index", "detect", "align"):
+        assert kuleshov("-C", folder, command)[0] == 0, command
+    assert "unknown" in (folder / "artifacts" / "keys" / "extract" / "tuned.csv").read_text()
+    status, _, err = kuleshov("-C", folder, "extract")
+    assert status == 1
+    assert err.rstrip().endswith("extract.backbones.tuned is of it; run kuleshov finetune first")
+    for command in (("finetune", "first"), ("index",), ("extract",), ("train",)):
+        status, _, err = kuleshov("-C", folder, *command)
+        assert (status, err) == (0, ""), command
+    first = (folder / "artifacts" / "keys" / "extract" / "tuned.csv").read_text()
+    weights = folder / "artifacts" / "finetune" / "first" / "backbone.safetensors"
+    project = Project(folder)
+    plan = role_plans(project, boxes_spec(project.params.detect).key)[0]["tuned"]
+    [block] = plan.blocks.values()
+    assert block.key in first
+    assert block.weights == {"resnet_small:18": hash_file(weights)}
+    keys = read(project.manifest, project.store, project.params.detect).pick(project.manifest.samples[:1]).keys
+    assert plan.crops is not None
+    crops, _ = project.store.open(plan.crops).rows(keys)
+    forward = load_forward("resnet_small:18", folder, plan.engine, file=weights)
+    stored, _ = project.store.open(block).rows(keys)
+    assert np.allclose(stored, forward(np.array(crops))["pooled"], rtol=2e-3, atol=1e-4)
+    assert "fine-tuned as first" in provenance(project)["backbones"]["tuned"]  # pyright: ignore[reportIndexIssue]
+    model = folder / "artifacts" / "models" / "heads" / "average-s0"
+    status, said, err = kuleshov("-C", folder, "predict", model, folder / "photos" / "calm", "--out", "out")
+    assert (status, err) == (0, "")
+    assert said.startswith("predict: 4 photos")
+    values["evaluate"] = {"split": "train"}
+    path.write_text(yaml.safe_dump(values))
+    status, _, err = kuleshov("-C", folder, "train")
+    assert status == 1
+    assert re.search(r"fine-tune first of extract\.backbones\.tuned has seen 6 of the 6 samples of split train", err)
+    values["finetune"]["first"]["seed"] = 1
+    path.write_text(yaml.safe_dump(values))
+    for command in (("finetune", "first"), ("index",)):
+        assert kuleshov("-C", folder, *command)[0] == 0
+    assert (folder / "artifacts" / "keys" / "extract" / "tuned.csv").read_text() != first
+    status, _, err = kuleshov("-C", folder, "predict", model, folder / "photos" / "calm", "--out", "out")
+    assert status == 1
+    assert f"put that file to {weights}" in err
