@@ -123,7 +123,7 @@ def test_read_only_crops_are_taken_and_outputs_stay(
 
 def test_a_gpu_that_is_not_there(weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(SettingError, match="set device to cpu"):
+    with pytest.raises(SettingError, match=r"^extract\.device is cuda, .*; set it to cpu$"):
         load_forward("resnet29", weights_folder, Engine("torch", "cuda"))
 
 
