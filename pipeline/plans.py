@@ -7,6 +7,12 @@ from stages.errors import WeightsError
 from stages.extract.plan import RolePlan, plan_role
 
 
+def plan_of(project: Project, role: str, detections_key: str) -> RolePlan:
+    """The plan of a role; see `stages.extract.plan.plan_role`, also for what is raised."""
+    extract, faces = project.params.extract, project.params.detect.faces
+    return plan_role(role, extract, project.weights_folder, detections_key, faces, project.finetunes)
+
+
 def role_plans(project: Project, detections_key: str) -> tuple[dict[str, RolePlan], dict[str, WeightsError]]:
     """Every role by name: its plan, or why its keys cannot be known (its weights are missing or not the right ones).
 
@@ -16,19 +22,11 @@ def role_plans(project: Project, detections_key: str) -> tuple[dict[str, RolePla
     Raises:
         SettingError: a setting names what does not exist.
     """
-    settings = project.params
     plans: dict[str, RolePlan] = {}
     unknown: dict[str, WeightsError] = {}
-    for role in sorted(settings.extract.backbones):
+    for role in sorted(project.params.extract.backbones):
         try:
-            plans[role] = plan_role(
-                role,
-                settings.extract,
-                project.weights_folder,
-                detections_key,
-                settings.detect.faces,
-                project.finetunes,
-            )
+            plans[role] = plan_of(project, role, detections_key)
         except WeightsError as error:
             unknown[role] = error
     return plans, unknown

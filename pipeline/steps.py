@@ -97,8 +97,8 @@ def extract(
 ) -> Lines:
     """Crops, photos and clips -> features of these roles, in one pass; of all when none is named. `spread`: as
     `detect`."""
+    from pipeline.plans import plan_of
     from stages.detect.run import read
-    from stages.extract.plan import plan_role
     from stages.extract.run import run
     from stages.extract.views import names as view_names
 
@@ -108,12 +108,7 @@ def extract(
     start, timings = time.monotonic(), Timings()
     ledgers = {role: Ledger(f"extract/{role}") for role in names}
     detections = read(project.manifest, project.store, settings.detect)
-    plans = [
-        plan_role(
-            role, settings.extract, project.weights_folder, detections.key, settings.detect.faces, project.finetunes
-        )
-        for role in names
-    ]
+    plans = [plan_of(project, role, detections.key) for role in names]
     results = run(
         project.manifest,
         project.images_root,
@@ -226,18 +221,13 @@ def _held_out(project: Project) -> None:
 
 def train_inputs(project: Project) -> Inputs:
     """What training reads: manifest, store, detections, and every role's blocks."""
+    from pipeline.plans import plan_of
     from stages.detect.run import read
-    from stages.extract.plan import plan_role
     from stages.train.run import Inputs
 
     settings = project.params
     detections = read(project.manifest, project.store, settings.detect)
-    plans = {
-        role: plan_role(
-            role, settings.extract, project.weights_folder, detections.key, settings.detect.faces, project.finetunes
-        )
-        for role in settings.extract.backbones
-    }
+    plans = {role: plan_of(project, role, detections.key) for role in settings.extract.backbones}
     return Inputs(project.manifest, project.store, detections, plans, settings.detect, settings.extract)
 
 

@@ -36,6 +36,7 @@ def predict(
       kuleshov predict artifacts/models/fused/all_heads photos/ --out predicted
     """
     from cache.store import Store
+    from pipeline.project import Project
     from stages.backbones.weights import weights_dir
     from stages.index.contents import ContentIndex
     from stages.ledger import Allowance, Ledger
@@ -49,8 +50,8 @@ def predict(
     ledger = Ledger("predict")
     with tempfile.TemporaryDirectory(prefix="kuleshov-") as scratch:
         manifest = manifest_of(photos, ContentIndex(Path(scratch) / "contents.sqlite"), ledger)
-        store, rows, finetunes = Store(Path(scratch)), batch_size or "auto", folder / "artifacts" / "finetune"
-        predictions = run(ensemble, manifest, store, weights_dir(), rows, ledger, finetunes)
+        store, rows = Store(Path(scratch)), batch_size or "auto"
+        predictions = run(ensemble, manifest, store, weights_dir(), rows, ledger, Project(folder).finetunes)
     out = folder / out
     pictures = sum(path.suffix == ".jpg" for path in write(predictions, ensemble.members[0].classes, out, ledger))
     ledger.write(out / "failures.csv")

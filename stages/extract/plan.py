@@ -127,9 +127,10 @@ def weights_of(
     name = settings.backbones[role].finetuned
     if name is None:
         return None, weights.sha256(spec.weights, folder)
-    file = finetuned_weights(finetunes or Path("artifacts/finetune"), name)
-    if not file.is_file():
-        raise WeightsError(f"{file} is not there: extract.backbones.{role} is of it; run kuleshov finetune {name}")
+    file = finetuned_weights(finetunes, name) if finetunes is not None else None
+    if file is None or not file.is_file():
+        place = file or f"fine-tune {name}"
+        raise WeightsError(f"{place} is not there: extract.backbones.{role} is of it; run kuleshov finetune {name}")
     return file, weights.hash_file(file)
 
 

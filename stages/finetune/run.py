@@ -16,6 +16,7 @@ import numpy as np
 from stages.backbones import registry
 from stages.backbones.spec import BackboneSpec
 from stages.errors import MissingInputError, SettingError
+from stages.extract.plan import finetuned_weights
 from stages.finetune import checkpoint, seen
 from stages.finetune.answers import Answers, answers
 from stages.finetune.history import History
@@ -128,7 +129,7 @@ def _earlier(settings: FinetuneSettings, place: Place) -> Path | None:
         return None
     if settings.previous == place.name:
         raise SettingError(f"finetune.{place.name}.start is finetune:{place.name}: it cannot start from itself")
-    path = place.folder / settings.previous / "backbone.safetensors"
+    path = finetuned_weights(place.folder, settings.previous)
     if not path.exists():
         raise MissingInputError(f"{path} is not there; run kuleshov finetune {settings.previous}")
     return path
