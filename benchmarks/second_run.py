@@ -75,7 +75,7 @@ def build(folder: Path, items: int, seed: int = 0) -> None:
     faces = [item_key(c, region=FACES) for c in contents]
     row = np.concatenate([[100, 100, 200, 220, 0.99], np.linspace(110, 190, 10)])
     _fill(store, boxes, faces, counts, np.stack([row, row + 5]))
-    for role in settings.extract.backbones:
+    for role in settings.extract.roles:
         plan = plan_role(role, settings.extract, project.weights_folder, boxes.key, settings.detect.faces)
         for spec in plan.blocks.values():
             values = rng.standard_normal((4096, *spec.shape), np.float32)

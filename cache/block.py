@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache import dtypes, journal
+from cache import dtypes, journal, notes
 from cache.batches import join_runs, pad
 from cache.errors import MissingRowsError
 from cache.keys import KEY_DTYPE, BlockSpec, key_array, key_hex
@@ -38,6 +38,7 @@ class Block:
     def __init__(self, place: Path, spec: BlockSpec, shared: Sequence[Path] = ()) -> None:
         self.spec = spec
         self.place = place
+        self._places = (place, *shared)
         found = [(one / "shards" / r.shard, r) for one in (place, *shared) for r in journal.read(one / "journal")]
         check_all([(path, r.sha256, r.size) for path, r in found])
         self.shards: list[Shard] = [open_shard(path, r.sha256, spec.key) for path, r in found]
@@ -73,6 +74,15 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def note(self, name: str) -> bytes | None:
+        """A note of the block (see `cache.notes`), this store's before a shared one's; None where there is none.
+
+        Raises:
+            DamagedError: it is larger than a note may be.
+            StorePlaceError: it cannot be read.
+        """
+        return notes.read(self._places, name)
 
     def find(self, keys: Sequence[bytes] | np.ndarray) -> np.ndarray:
         """Positions in `self.keys`, shape (n,) int64; -1 where an item is not in the block."""

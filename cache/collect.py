@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import journal
+from cache import journal, notes
 from cache.errors import DamagedError, StorePlaceError
 from cache.lock import commit_lock
 from cache.shard import sync_folder
@@ -82,7 +82,7 @@ def whole(info: BlockInfo) -> Piece:
 
 
 def remove(piece: Piece) -> None:
-    """Delete a file, or a block: first its journal, then its shards, last its description.
+    """Delete a file, or a block: first its journal, then its shards, last its notes and its description.
 
     So a crash leaves shards without a record (debris) and never a record without its shard. A shard that was recorded
     after `debris` saw it stays. What somebody else put into a block's folder stays, and the folder with it.
@@ -119,6 +119,8 @@ def _remove_block(place: Path) -> None:
     for path in (*sorted(place.glob("*.tmp")), *sorted(place.glob("*.lock*"))):
         path.unlink(missing_ok=True)
     if _remove_empty(folder) and _remove_empty(place / "shards"):
+        for name in notes.names([place]):  # last: rows never lie there without what is said of them
+            (place / name).unlink(missing_ok=True)
         (place / "block.json").unlink(missing_ok=True)
         _remove_empty(place)
 

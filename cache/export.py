@@ -17,7 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cache import dtypes
+from cache import dtypes, notes
 from cache.block import Block
 from cache.errors import DamagedError, StorePlaceError
 from cache.keys import KEY_BYTES, BlockSpec, canonical_json
@@ -70,6 +70,7 @@ def write_h5(
     | `offsets` | (I + 1,) int64 | rows of item `i` are `rows[offsets[i]:offsets[i + 1]]` |
     | `item_keys` | (I, 16) uint8 | sorted |
     | `item_status` | (I,) S16 | `ok`, `no_face`, or why it failed |
+    | `notes/NAME` | (N,) uint8 | the bytes of each note that the block has (`seen.json`) |
 
     With `samples` a group `samples` has `sample_id` (S,) UTF-8, sorted, and for each kind of item `KIND_keys` (n, 16)
     uint8 and `KIND_offsets` (S + 1,) int64: sample `s` has `KIND_keys[KIND_offsets[s]:KIND_offsets[s + 1]]`.
@@ -86,7 +87,13 @@ def write_h5(
             file.attrs["schema"] = SCHEMA
             if samples is not None:
                 _fill_samples(file.create_group("samples"), samples)
-            return sum(_fill(file.create_group(name), opened(store, spec)) for name, spec in named(specs).items())
+            rows = 0
+            for name, spec in named(specs).items():
+                group = file.create_group(name)
+                for note, content in notes_of(store, spec).items():
+                    group.create_dataset(f"notes/{note}", data=_as_bytes(content))
+                rows += _fill(group, opened(store, spec))
+            return rows
 
     return whole_file(out, fill, overwrite=overwrite)
 
@@ -103,6 +110,16 @@ def opened(store: Store, spec: BlockSpec) -> Block:
         raise DamagedError(
             f"{store.place(spec)}: cannot be read ({_reason(error)}); kuleshov cache verify says more"
         ) from error
+
+
+def notes_of(store: Store, spec: BlockSpec) -> dict[str, bytes]:
+    """Name -> bytes of each note of a block, by name; see `cache.notes`."""
+    found = {name: store.note(spec, name) for name in notes.names(store.places(spec))}
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def _as_bytes(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.uint8)
 
 
 def _reason(error: Exception) -> str:
@@ -185,7 +202,8 @@ def write_npz(out: Path, store: Store, specs: Sequence[BlockSpec], *, overwrite:
     """Write the pooled features of blocks as one npz, in bounded memory; it appears whole or not at all.
 
     For each block (named as in `named`) three arrays: `NAME/features` (n, ...) float32, `NAME/item_keys` (n, 16) uint8
-    and `NAME/counts` (n,) int64, see `Pooled`. Returns the number of items written.
+    and `NAME/counts` (n,) int64, see `Pooled`, and `NAME/notes/NOTE` (N,) uint8 for each note. Returns the number of
+    items written.
 
     Raises:
         StorePlaceError, DamagedError: as `write_h5`.
@@ -202,6 +220,8 @@ def write_npz(out: Path, store: Store, specs: Sequence[BlockSpec], *, overwrite:
                 keys = block.keys[block.count(block.keys) > 0]
                 _array(archive, f"{name}/item_keys", "|u1", (kept, KEY_BYTES), [key_bytes(keys)])
                 _array(archive, f"{name}/counts", "<i8", (kept,), [block.count(keys)])
+                for note, content in notes_of(store, spec).items():
+                    _array(archive, f"{name}/notes/{note}", "|u1", (len(content),), [_as_bytes(content)])
         return total
 
     return whole_file(out, fill, overwrite=overwrite)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache import journal
+from cache import notes as notes_of_block
 from cache.block import Block
 from cache.errors import DamagedError, SchemaError, StorePlaceError
 from cache.keys import BlockSpec, canonical_json
@@ -81,13 +82,33 @@ class Store:
         """The folder of a block: a name for people and the start of its key."""
         return self.root / _folder(spec)
 
+    def places(self, spec: BlockSpec) -> list[Path]:
+        """The folders that a block has, or would have: here, and in each shared store."""
+        folder = _folder(spec)
+        return [root / folder for root in (self.root, *self.shared)]
+
     def open(self, spec: BlockSpec) -> Block:
         """A block as it is recorded now, here and in the shared stores. A block that nobody wrote is empty."""
-        folder = _folder(spec)
-        return Block(self.root / folder, spec, [place / folder for place in self.shared])
+        own, *shared = self.places(spec)
+        return Block(own, spec, shared)
 
-    def writer(self, spec: BlockSpec, style: Style = PLAIN_STYLE, **limits: float) -> BlockWriter:
+    def note(self, spec: BlockSpec, name: str) -> bytes | None:
+        """As `Block.note`, without opening the block's shards."""
+        return notes_of_block.read(self.places(spec), name)
+
+    def writer(
+        self,
+        spec: BlockSpec,
+        style: Style = PLAIN_STYLE,
+        *,
+        notes: Mapping[str, bytes] | None = None,
+        **limits: float,
+    ) -> BlockWriter:
         """A writer of new items; `limits` are `flush_rows`, `flush_bytes`, `flush_seconds`.
+
+        Args:
+            notes: name -> bytes of small files that say something of the whole block (see `cache.notes`). They are
+                there before the first row is; one that this store has is left as it is.
 
         Raises:
             StorePlaceError: the store may not be written.
@@ -96,6 +117,7 @@ class Store:
         try:
             place.mkdir(parents=True, exist_ok=True)
             _write_once(place / "block.json", describe(spec))
+            notes_of_block.write(place, notes or {})
         except OSError as error:
             raise StorePlaceError(
                 f"{place}: cannot be written ({error.strerror}); mend it, or set KULESHOV_STORE"

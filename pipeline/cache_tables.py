@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.export import Samples, is_feature, named, opened, pooled, whole_file, write_h5, write_npz
+from cache.export import Samples, is_feature, named, notes_of, opened, pooled, whole_file, write_h5, write_npz
 from cache.keys import BlockSpec
 from cache.store import Store
 from cache.why import select
@@ -60,7 +60,8 @@ def write_parquet(out: Path, store: Store, specs: Sequence[BlockSpec], *, overwr
     """Write pooled features as one parquet file, a row an item, in bounded memory.
 
     Columns: `block` (`LEVEL/SOURCE/TAP`, see `cache.export.named`), `key` (of the block, hex), `item` (its key, hex),
-    `rows` (int64, how many were pooled), `features` (list of float32). Returns the number of items written.
+    `rows` (int64, how many were pooled), `features` (list of float32). The schema's metadata have each block's notes,
+    as `NAME/notes/NOTE`. Returns the number of items written.
 
     Raises:
         SettingError: pyarrow is not installed.
@@ -73,7 +74,9 @@ def write_parquet(out: Path, store: Store, specs: Sequence[BlockSpec], *, overwr
         raise SettingError(f"{out}: parquet needs pyarrow, which is not installed; pip install pyarrow") from None
     text = arrow.string()
     fields = {"block": text, "key": text, "item": text, "rows": arrow.int64(), "features": arrow.list_(arrow.float32())}
-    schema = arrow.schema(list(fields.items()))
+    found = [(name, notes_of(store, spec)) for name, spec in named(specs).items()]
+    said = {f"{name}/notes/{note}": content for name, some in found for note, content in some.items()}
+    schema = arrow.schema(list(fields.items()), metadata=said or None)
 
     def fill(temporary: Path) -> int:
         total = 0

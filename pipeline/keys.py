@@ -15,6 +15,7 @@ from pipeline.plans import role_plans
 from pipeline.project import Project
 from stages.align.run import crops_spec
 from stages.align.templates import find
+from stages.backbones import weights
 from stages.backbones.registry import get_spec
 from stages.detect.clips import TIMES_SPEC
 from stages.detect.corpus import SIZE_SPEC
@@ -33,17 +34,22 @@ def stage_keys(project: Project) -> dict[str, list[tuple[str, str]]]:
         SettingError: a setting names what does not exist.
     """
     settings = project.params
-    stages = [f"extract/{role}" for role in settings.extract.backbones]
+    stages = [f"extract/{name}" for name in settings.extract.stages]
     try:
         boxes = boxes_spec(settings.detect)
     except WeightsError:
-        return {stage: [(UNKNOWN, UNKNOWN)] for stage in ("detect", "align", *stages)}
-    plans, unknown = role_plans(project, boxes.key)
+        return {stage: [(UNKNOWN, UNKNOWN)] for stage in ("detect", "align", *stages)} | {"finetune": _starts(project)}
+    plans, unknown = role_plans(project, boxes.key, of_finetunes=False)
     return {
         "detect": _rows([SIZE_SPEC, TIMES_SPEC, boxes]),
         "align": _rows([*(plan.crops for plan in plans.values() if plan.crops), *_crops_of_finetunes(project, boxes)]),
-        **{f"extract/{role}": _rows(plan.blocks.values()) for role, plan in plans.items()},
-        **{f"extract/{role}": [(UNKNOWN, UNKNOWN)] for role in unknown},
+        "finetune": _starts(project),
+        **{
+            f"extract/{name}": [(UNKNOWN, UNKNOWN)]
+            if unknown.keys() & set(roles)
+            else _rows(spec for role in roles for spec in plans[role].blocks.values())
+            for name, roles in settings.extract.stages.items()
+        },
     }
 
 
@@ -51,6 +57,18 @@ def _crops_of_finetunes(project: Project, boxes: BlockSpec) -> list[BlockSpec]:
     """The crops that backbones are trained on."""
     templates = {get_spec(one.backbone).template for one in project.params.finetune.values()}
     return [crops_spec(find(name), boxes.key, project.params.detect.faces) for name in templates if name]
+
+
+def _starts(project: Project) -> list[tuple[str, str]]:
+    """The catalogue's weights that fine-tunes start from, and their SHA-256."""
+    names = {get_spec(name).weights for one in project.params.finetune.values() for name in one.from_catalogue}
+    rows = []
+    for name in sorted(names):
+        try:
+            rows.append((name, weights.sha256(name, project.weights_folder)))
+        except WeightsError:
+            rows.append((name, UNKNOWN))
+    return rows
 
 
 def write_stage_keys(project: Project, folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from stages.detect.settings import DetectSettings
 from stages.errors import MissingInputError, SettingError
@@ -67,7 +69,17 @@ class ReportSettings(Settings):
     gallery: int = Field(default=24, ge=0, le=500)
 
 
-FinetuneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+_OF_A_FOLD = re.compile(r".*\.fold\d+")
+_OF_A_SEED = re.compile(r".*-s\d+")
+
+
+def _no_fold(name: str) -> str:
+    if _OF_A_FOLD.fullmatch(name):
+        raise ValueError(f"{name!r} is what one fold of a fine-tune is called; choose another name")
+    return name
+
+
+FinetuneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"), AfterValidator(_no_fold)]
 """It names a folder."""
 
 
@@ -91,6 +103,28 @@ class Params(Settings):
             raise ValueError("backbones is empty; name at least one")
         return extract
 
+    @field_validator("finetune")
+    @classmethod
+    def _not_like_a_seed(cls, finetune: dict[str, FinetuneSettings]) -> dict[str, FinetuneSettings]:
+        for name in finetune:
+            if _OF_A_SEED.fullmatch(name):
+                raise ValueError(
+                    f"fine-tune name {name!r}: it ends as the name of one seed's member does; choose another"
+                )
+        return finetune
+
+    @field_validator("train")
+    @classmethod
+    def _heads_apart(cls, train: TrainSettings, info: ValidationInfo) -> TrainSettings:
+        _apart("head", "train.heads", train.heads, info.data.get("finetune", {}))
+        return train
+
+    @field_validator("fuse")
+    @classmethod
+    def _ensembles_apart(cls, fuse: FuseSettings, info: ValidationInfo) -> FuseSettings:
+        _apart("ensemble", "fuse.ensembles", fuse.ensembles, info.data.get("finetune", {}))
+        return fuse
+
     @field_validator("max_failures", mode="before")
     @classmethod
     def _allowance(cls, value: object) -> str:
@@ -98,6 +132,16 @@ class Params(Settings):
             return str(Allowance.parse(str(value)))
         except SettingError as error:
             raise ValueError(str(error)) from None
+
+
+def _apart(what: str, place: str, names: Iterable[str], finetunes: Iterable[str]) -> None:
+    """Refuse a member that is called as a fine-tune is: ensembles and scores go by name."""
+    both = sorted({*names} & {*finetunes})
+    if both:
+        raise ValueError(
+            f"{what} {place}.{both[0]} and fine-tune finetune.{both[0]} have the same name, by which ensembles and "
+            "scores know them; rename one of them"
+        )
 
 
 class _Loader(yaml.SafeLoader):

@@ -36,7 +36,7 @@ def provenance(project: Project) -> dict[str, object]:
     settings = project.params
     backbones: dict[str, object] = {}
     restricted: dict[str, str] = {}
-    for role in sorted(settings.extract.backbones):
+    for role in sorted(settings.extract.roles):
         spec, missing = resolve_backbone(role, settings.extract, project.weights_folder)
         file, digest = weights_of(role, spec, settings.extract, project.weights_folder, project.finetunes)
         stands_in = f"; stands in for {missing}" if missing else ""

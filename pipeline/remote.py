@@ -1,7 +1,8 @@
 """`kuleshov cache push` and `pull`: shards of a block to and from a store in another place.
 
-The other place is a store of the same layout. What its journal has recorded is there; a shard goes before its record,
-so a transfer that was cut short is ended by running it again. What comes from there is checked before it is recorded.
+The other place is a store of the same layout. What its journal has recorded is there; a block's notes go before its
+shards, and a shard before its record, so a transfer that was cut short is ended by running it again. What comes from
+there is checked before it is recorded.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import h5py
 import numpy as np
 
-from cache import dtypes, journal
+from cache import dtypes, journal, notes
 from cache.adopt import Adopter
 from cache.collect import SHARD_NAME
 from cache.errors import DamagedError, MissingRowsError, SchemaError
@@ -40,6 +42,7 @@ class Moved:
         key: of the block, or empty.
         shards, size, items: how many were moved (with a dry run: would be), their bytes, and the items taken in.
         skipped: shards that were there already, or of which every item was.
+        notes: how many of the block's notes were moved (or would be).
         problems: one line each; what they name was left out.
     """
 
@@ -49,6 +52,7 @@ class Moved:
     size: int = 0
     items: int = 0
     skipped: int = 0
+    notes: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -74,7 +78,7 @@ def push(store: Store, url: str, names: Sequence[str] = (), *, dry_run: bool = F
     elif not dry_run:
         remote.write("store.json", store_text().encode())
     for info in chosen:
-        yield _push_block(remote, info, dry_run)
+        yield _push_block(remote, info, store, dry_run)
 
 
 def pull(store: Store, url: str, names: Sequence[str] = (), *, dry_run: bool = False) -> Iterator[Moved]:
@@ -118,7 +122,7 @@ def _refuse_itself(remote: RemoteFiles, store: Store) -> None:
         raise SettingError(f"{remote.shown} lies in this store itself; name another place")
 
 
-def _push_block(remote: RemoteFiles, info: BlockInfo, dry_run: bool) -> Moved:
+def _push_block(remote: RemoteFiles, info: BlockInfo, store: Store, dry_run: bool) -> Moved:
     moved = Moved(info.spec.name, info.spec.key)
     folder = f"blocks/{info.path.name}"
     try:
@@ -130,6 +134,7 @@ def _push_block(remote: RemoteFiles, info: BlockInfo, dry_run: bool) -> Moved:
     except DamagedError as error:
         moved.problems.append(str(error))
         return moved
+    _push_notes(remote, folder, store.places(info.spec), moved, dry_run)
     recorded, _ = _records(remote, folder)  # a damaged record is sent again
     sizes = remote.names(f"{folder}/shards")
     for record in journal.read(info.path / "journal"):
@@ -143,6 +148,16 @@ def _push_block(remote: RemoteFiles, info: BlockInfo, dry_run: bool) -> Moved:
         else:
             _push_shard(remote, folder, info, record, moved, dry_run)
     return moved
+
+
+def _push_notes(remote: RemoteFiles, folder: str, places: Sequence[Path], moved: Moved, dry_run: bool) -> None:
+    """Send the notes that the block there does not have, which may be an older push's."""
+    there = remote.names(folder)
+    for name in notes.names(places):
+        if name not in there and (content := notes.read(places, name)) is not None:
+            if not dry_run:
+                remote.write(f"{folder}/{name}", content)
+            moved.notes += 1
 
 
 def _push_shard(
@@ -181,6 +196,7 @@ def _pull_block(remote: RemoteFiles, folder: str, spec: BlockSpec, store: Store,
             problems.append(f"{place}: {sizes[record.shard]} bytes, its record says {record.size}; it was left out")
         else:
             missing.append(record)
+    _pull_notes(remote, folder, spec, store, moved, dry_run)
     if missing and dry_run:
         moved.shards, moved.size = len(missing), sum(record.size for record in missing)
         moved.items = sum(record.items for record in missing)
@@ -189,6 +205,23 @@ def _pull_block(remote: RemoteFiles, folder: str, spec: BlockSpec, store: Store,
             for record in missing:
                 _pull_shard(remote, folder, record, adopter, moved, look=bool(own))
     return moved
+
+
+def _pull_notes(remote: RemoteFiles, folder: str, spec: BlockSpec, store: Store, moved: Moved, dry_run: bool) -> None:
+    """Fetch the notes that the block here does not have, before its rows, and also where all of them are here."""
+    own = notes.names([store.place(spec)])
+    for name, size in sorted(remote.names(folder).items()):
+        if not notes.is_note(name) or name in own:
+            continue
+        if size is None or size > notes.LIMIT:
+            moved.problems.append(f"{remote.shown}/{folder}/{name}: too large for a note; it was left out")
+            continue
+        try:
+            if not dry_run:
+                store.writer(spec, notes={name: remote.read(f"{folder}/{name}")})
+            moved.notes += 1
+        except FileNotFoundError:
+            moved.problems.append(f"{remote.shown}/{folder}/{name}: it went away meanwhile; run it again")
 
 
 def _pull_shard(

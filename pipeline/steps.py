@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.finetuning import finetune
 from pipeline.project import Project
+from pipeline.saying import Lines, close
 from pipeline.timings import of_role, save_timings, time_line
 from stages.blocks import BlockRow, Counts, write_block_rows
-from stages.errors import DataError, SettingError
-from stages.ledger import Allowance, Ledger
+from stages.errors import DataError
+from stages.ledger import Ledger
 from stages.tables import write_csv
 from stages.timing import Spent, Timings
 
 if TYPE_CHECKING:
     from stages.extract.plan import RolePlan
     from stages.spread import Spread
-    from stages.train.run import Inputs
-
-Lines = list[str]
+    from stages.train.run import Inputs, TrainedHead
 
 
 def index(project: Project, allowance: str | None = None) -> Lines:
@@ -50,7 +50,7 @@ def index(project: Project, allowance: str | None = None) -> Lines:
     judged = project.params.evaluate.split
     if not summary.splits.get(judged):
         lines.append(f"  warning: no samples in {judged}, which evaluate scores; add samples, or set evaluate.split")
-    return lines + _close(project, ledger, total, allowance)
+    return lines + close(project, ledger, total, allowance)
 
 
 def detect(project: Project, allowance: str | None = None, spread: Spread | None = None) -> Lines:
@@ -68,7 +68,7 @@ def detect(project: Project, allowance: str | None = None, spread: Spread | None
     lines = _done(project, "detect", unit, rows, counts, start, timings)
     frames = f" ({len(detections.times)} clips, {clips} frames looked at)" if detections.times else ""
     lines.append(f"  {sum(faces)} faces; {faces.count(0)} {unit} without a face{frames}")
-    return lines + _close(project, ledger, counts.total, allowance)
+    return lines + close(project, ledger, counts.total, allowance)
 
 
 def align(project: Project, allowance: str | None = None) -> Lines:
@@ -81,7 +81,7 @@ def align(project: Project, allowance: str | None = None) -> Lines:
     ledger, timings, start = Ledger("align"), Timings(), time.monotonic()
     settings, store = project.params, project.store
     detections = read(project.manifest, store, settings.detect)
-    specs = [resolve_backbone(role, settings.extract, project.weights_folder)[0] for role in settings.extract.backbones]
+    specs = [resolve_backbone(role, settings.extract, project.weights_folder)[0] for role in settings.extract.roles]
     specs += [get_spec(one.backbone) for one in settings.finetune.values()]
     templates = sorted({spec.template for spec in specs if spec.template})
     source = settings.detect.faces
@@ -89,24 +89,26 @@ def align(project: Project, allowance: str | None = None) -> Lines:
     unit = "photos and clips" if detections.times else "photos"
     lines = _done(project, "align", unit, rows, counts, start, timings)
     lines.append(f"  templates: {', '.join(templates) or 'none wanted'}")
-    return lines + _close(project, ledger, counts.total, allowance)
+    return lines + close(project, ledger, counts.total, allowance)
 
 
 def extract(
     project: Project, roles: Sequence[str] = (), allowance: str | None = None, spread: Spread | None = None
 ) -> Lines:
-    """Crops, photos and clips -> features of these roles, in one pass; of all when none is named. `spread`: as
-    `detect`."""
+    """Crops, photos and clips -> features of these roles, in one pass; of all when none is named. A role with folds is
+    all of them. `spread`: as `detect`."""
     from pipeline.plans import plan_of
     from stages.detect.run import read
     from stages.extract.run import run
     from stages.extract.views import names as view_names
 
     settings = project.params
-    if not (names := list(dict.fromkeys(roles)) or sorted(settings.extract.backbones)):
+    stages = {name: settings.extract.stages.get(name, [name]) for name in roles} or settings.extract.stages
+    if not (names := [role for of in stages.values() for role in of]):
         return []
     start, timings = time.monotonic(), Timings()
-    ledgers = {role: Ledger(f"extract/{role}") for role in names}
+    of_stage = {name: Ledger(f"extract/{name}") for name in stages}
+    ledgers = {role: of_stage[name] for name, of in stages.items() for role in of}
     detections = read(project.manifest, project.store, settings.detect)
     plans = [plan_of(project, role, detections.key) for role in names]
     results = run(
@@ -122,9 +124,11 @@ def extract(
         timings,
     )
     wall_s = time.monotonic() - start
-    for role, result in results.items():  # of all roles, before one of them is said to have failed too often
-        write_block_rows(project.artifacts / "blocks" / "extract" / f"{role}.csv", result.rows)
-        ledgers[role].write(project.failures(f"extract/{role}"))
+    for name, of in stages.items():  # of all roles, before one of them is said to have failed too often
+        rows = [row for role in of for row in results[role].rows]
+        write_block_rows(project.artifacts / "blocks" / "extract" / f"{name}.csv", rows)
+        of_stage[name].write(project.failures(f"extract/{name}"))
+    for role, result in results.items():
         if result.counts.computed:
             save_timings(project, f"extract/{role}", of_role(timings, role), wall_s)
     views = len(view_names(settings.extract.views)) > 1
@@ -134,7 +138,8 @@ def extract(
         unit = "face groups" if plan.crops else "photos and frames" if detections.times else "photos"
         unit = f"views of {unit}" if views else unit
         lines += _extracted(plan, unit, counts, timings.spent.get(f"forward/{plan.role}", Spent()))
-        lines += _close(project, ledgers[plan.role], counts.total, allowance)
+    for name, of in stages.items():
+        lines += close(project, of_stage[name], results[of[0]].counts.total, allowance)
     return lines + ([time_line(timings, wall_s)] if any(one.counts.computed for one in results.values()) else [])
 
 
@@ -148,38 +153,6 @@ def _extracted(plan: RolePlan, unit: str, counts: Counts, forward: Spent) -> Lin
     return [said, f"  warning: {plan.spec.name} stands in for {plan.stands_in_for}, whose weights are not here"]
 
 
-def finetune(project: Project, name: str, allowance: str | None = None) -> Lines:
-    """Crops or photos -> a trained backbone, artifacts/finetune/NAME/."""
-    from stages.detect.run import read
-    from stages.finetune.pixels import Source
-    from stages.finetune.run import Place, run
-
-    settings, manifest, start = project.params, project.manifest, time.monotonic()
-    if name not in settings.finetune:
-        known = ", ".join(sorted(settings.finetune)) or "none; add one there"
-        raise SettingError(f"finetune has no {name!r} in params.yaml: it has {known}")
-    ledger = Ledger(f"finetune/{name}")
-    detections = read(manifest, project.store, settings.detect)
-    classes = tuple(manifest.classes)
-    source = Source(project.images_root, project.store, detections, settings.detect.faces, classes, ledger)
-    place = Place(project.finetunes, name, project.weights_folder)
-    result = run(manifest, source, settings.finetune[name], place)
-    rows = ", ".join(f"{split} {count}" for split, count in result.rows.items())
-    last = result.history.epochs[-1]
-    lines = [f"finetune {name}: {last.epoch} epochs, {last.iteration} steps in {time.monotonic() - start:.1f} s"]
-    lines += [f"  {said}" for said in result.started]
-    left_out = "".join(f"; {count} training samples {why} left out" for why, count in result.left_out.items())
-    lines.append(f"  rows: {rows}{left_out}")
-    if result.history.best_epoch is not None:
-        lines.append(f"  the weights are those of epoch {result.history.best_epoch}, with the lowest validation loss")
-    shown = ", ".join(f"{split} {value:.3f} (n = {n})" for split, (value, n) in sorted(result.accuracy.items()))
-    lines.append(f"  loss {last.loss:.4f}; accuracy of photos {shown}")
-    if result.unanswered:
-        lines.append(f"  without a face, and so without an answer: {result.unanswered}")
-    lines.append(f"  weights: {result.weights}")
-    return lines + _close(project, ledger, len(manifest.samples), allowance)
-
-
 def train(project: Project, allowance: str | None = None) -> Lines:
     """Features -> trained heads, their predictions, attention and model folders."""
     from stages.train.run import run
@@ -187,36 +160,24 @@ def train(project: Project, allowance: str | None = None) -> Lines:
     ledger = Ledger("train")
     start = time.monotonic()
     settings = project.params
-    _held_out(project)
-    trained = run(train_inputs(project), settings.train, project.artifacts, ledger)
+    judged = settings.evaluate.split
+    trained = run(train_inputs(project), settings.train, project.artifacts, ledger, judged)
     lines = [f"train: {len(trained)} heads in {time.monotonic() - start:.1f} s"]
     for one in trained:
-        shown = ", ".join(f"{split} {one.accuracy[split]:.3f}" for split in ("train", "val") if split in one.accuracy)
+        shown = ", ".join(filter(None, (_accuracy(one, split) for split in ("train", "val"))))
         lines.append(f"  {one.name}: loss {one.loss:.4f}; accuracy {shown}")
-    return lines + _close(project, ledger, len(project.manifest.samples), allowance)
+    return lines + close(project, ledger, len(project.manifest.samples), allowance)
 
 
-def _held_out(project: Project) -> None:
-    """Refuse fine-tuned roles that have seen samples of the split that evaluate scores.
-
-    Raises:
-        DataError: names the role, the fine-tune and the first of the samples.
-    """
-    from stages.extract.plan import finetuned_weights
-    from stages.finetune import seen
-
-    split = project.params.evaluate.split
-    judged = [sample for sample in project.manifest if sample.split == split]
-    for role, backbone in project.params.extract.backbones.items():
-        if backbone.finetuned is None:
-            continue
-        known = seen.read(finetuned_weights(project.finetunes, backbone.finetuned))
-        if len(rows := seen.overlap(known, judged)):
-            raise DataError(
-                f"fine-tune {backbone.finetuned} of extract.backbones.{role} has seen {len(rows)} of the {len(judged)} "
-                f"samples of split {split}, by content or group (first {judged[rows[0]].sample_id}): they are not held "
-                "out; fine-tune again with this split, or set evaluate.split"
-            )
+def _accuracy(head: TrainedHead, split: str) -> str:
+    """A head's accuracy on a split, and what was left out of it; empty where the split has no labelled sample."""
+    value = f"{split} {head.accuracy[split]:.3f}" if split in head.accuracy else ""
+    if split not in head.left_out:
+        return value
+    count, total = head.left_out[split]
+    if not value:
+        return f"{split} not counted (a fine-tune has seen all {total} samples)"
+    return f"{value} (of {total - count} of {total} samples: a fine-tune has seen the others)"
 
 
 def train_inputs(project: Project) -> Inputs:
@@ -227,15 +188,16 @@ def train_inputs(project: Project) -> Inputs:
 
     settings = project.params
     detections = read(project.manifest, project.store, settings.detect)
-    plans = {role: plan_of(project, role, detections.key) for role in settings.extract.backbones}
-    return Inputs(project.manifest, project.store, detections, plans, settings.detect, settings.extract)
+    plans = {role: plan_of(project, role, detections.key) for role in settings.extract.roles}
+    manifest, store, finetunes = project.manifest, project.store, project.finetunes
+    return Inputs(manifest, store, detections, plans, settings.detect, settings.extract, finetunes)
 
 
 def fuse(project: Project) -> Lines:
     """Members' probabilities -> ensembles."""
     from stages.fuse.run import run
 
-    fused = run(project.params.fuse, project.artifacts)
+    fused = run(project.params.fuse, project.artifacts, project.params.evaluate.split)
     return [f"fuse: {len(fused)} ensembles ({', '.join(p.name for p in fused)})"]
 
 
@@ -244,7 +206,7 @@ def evaluate(project: Project) -> Lines:
     from stages.evaluate import plots
     from stages.evaluate.run import evaluate as score
     from stages.evaluate.run import headline, write_metrics
-    from stages.train.predictions import read_all
+    from stages.predictions import read_all
 
     settings = project.params.evaluate
     members = read_all(project.need("predictions", "train"))
@@ -269,7 +231,14 @@ def report(project: Project) -> Lines:
     from stages.report.inputs import read_inputs
 
     settings = project.params
-    stages = ["index", "detect", "align", *(f"extract/{role}" for role in sorted(settings.extract.backbones)), "train"]
+    stages = [
+        "index",
+        "detect",
+        "align",
+        "finetune",
+        *(f"extract/{role}" for role in sorted(settings.extract.backbones)),
+        "train",
+    ]
     inputs = read_inputs(
         project.artifacts,
         project.images_root,
@@ -314,18 +283,3 @@ def _counted(stage: str, unit: str, counts: Counts) -> str:
         f"{stage}: {counts.total} {unit}, {counts.computed} computed, {counts.cached} from the store, "
         f"{counts.failed} failed"
     )
-
-
-def _close(project: Project, ledger: Ledger, total: int, allowance: str | None) -> Lines:
-    """Write the ledger, and fail the stage when it holds too much."""
-    path = project.failures(ledger.stage)
-    ledger.write(path)
-    try:
-        limit = Allowance.parse(allowance if allowance is not None else project.params.max_failures)
-    except SettingError as error:
-        raise SettingError(f"--max-failures: {error}") from None
-    ledger.enforce(limit, total, path)
-    if not len(ledger):
-        return []
-    reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.reasons().items())
-    return [f"  {len(ledger)} of {total} failed ({reasons}); see {path}"]

@@ -65,8 +65,8 @@ def _say(blocks: Iterable[Moved], verb: str, already: str) -> int:
         for problem in one.problems:
             click.echo(f"left out: {problem}", err=True)
         click.echo(
-            f"{one.block} {one.key[:16]}: {_shards(one.shards)} {verb} ({size_text(one.size)}, {one.items} items), "
-            f"{one.skipped} {already}"
+            f"{one.block} {one.key[:16]}: {_shards(one.shards)}{_notes(one.notes)} {verb} "
+            f"({size_text(one.size)}, {one.items} items), {one.skipped} {already}"
         )
         count += 1
         shards += one.shards
@@ -82,3 +82,7 @@ def _say(blocks: Iterable[Moved], verb: str, already: str) -> int:
 
 def _shards(count: int) -> str:
     return f"{count} shard{'' if count == 1 else 's'}"
+
+
+def _notes(count: int) -> str:
+    return f" and {count} note{'' if count == 1 else 's'}" if count else ""

@@ -143,21 +143,40 @@ def extract(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Train K networks, each on the training split without one of K folds. [default: params.yaml]",
+)
+@click.option(
+    "--head",
+    metavar="HEAD",
+    help="Train it end to end with a head: one of train.heads, or a kind. [default: params.yaml]",
+)
 @_max_failures
 @click.pass_obj
-def finetune(folder: Path, name: str, max_failures: str | None) -> None:
+def finetune(folder: Path, name: str | None, folds: int | None, head: str | None, max_failures: str | None) -> None:
     """Train a backbone on the pixels of the training split.
 
-    NAME is a key of finetune in params.yaml, which says the backbone, or a preset with a paper's values. Writes
-    artifacts/finetune/NAME/: the weights, what they have seen, loss and accuracy by step and epoch, and the photos'
-    predictions. A run that was stopped goes on where it was when it is started again.
+    NAME is a key of finetune in params.yaml, which says the backbone, or a preset with a paper's values; all of them
+    when none is given. Writes artifacts/finetune/NAME/ (the weights, what they have seen, loss and accuracy by step and
+    epoch) and the photos' predictions. A run that was stopped goes on where it was when it is started again, and what
+    is trained already is not trained again.
+
+    With --folds, NAME.fold0 and so on are trained. Each training sample is predicted by the network that has not
+    seen it; no group is both seen and held out.
+
+    With --head, a head takes the place of the last layer: networks and head are trained together, end to end.
 
     \b
-    Example:
+    Examples:
       kuleshov finetune local
+      kuleshov finetune local --folds 5
+      kuleshov finetune joint --head attention_c
     """
-    _run("finetune", folder, name, max_failures)
+    _run("finetune", folder, name, folds, max_failures, head)
 
 
 @click.command()
@@ -176,7 +195,7 @@ def train(folder: Path, max_failures: str | None) -> None:
 @click.command()
 @click.pass_obj
 def fuse(folder: Path) -> None:
-    """Average heads into the ensembles of params.yaml.
+    """Average heads and fine-tuned networks into the ensembles of params.yaml.
 
     \b
     Example:
@@ -188,7 +207,7 @@ def fuse(folder: Path) -> None:
 @click.command()
 @click.pass_obj
 def evaluate(folder: Path) -> None:
-    """Score heads and ensembles, with intervals: metrics.json.
+    """Score heads, fine-tuned networks and ensembles, with intervals: metrics.json.
 
     \b
     Example:

@@ -104,13 +104,17 @@ def _wanted(project: Path, names: tuple[str, ...]) -> dict[str, str]:
     if names:
         return {get_spec(name).weights: "" for name in names}
     try:
-        backbones = params.load(project).extract.backbones
+        settings = params.load(project)
     except MissingInputError:
         return {"resnet29": "", "expression": "mini_xception", "effnet_lite0": ""}
     wanted = {}
-    for role, chosen in backbones.items():
+    for role, chosen in settings.extract.backbones.items():
+        if chosen.finetuned is not None:
+            continue
         stand_in = get_spec(chosen.stand_in).weights if chosen.stand_in else ""
         wanted[get_spec(chosen.backbone or role).weights] = stand_in
+    for one in settings.finetune.values():
+        wanted |= {get_spec(name).weights: "" for name in one.from_catalogue}
     return wanted
 
 

@@ -9,9 +9,10 @@
 - `heads` {HEAD: `accuracy`, `balanced_accuracy`, `macro_f1` {`mean`, `sd`, `n_seeds`} (sd over seeds, None for
   one seed; accuracy has `low`, `high`, `n` too: the interval of the mean over seeds), `confusion` (summed over
   seeds), `n`, `n_missing`, `over_baseline`, `seeds` {SEED: scores}}, on the samples that every seed has;
+- `finetuned` {NAME: the same}, of fine-tuned networks;
 - `fused` {NAME: scores, `n_missing`, `over_baseline`} (paired difference to the baseline's accuracy);
-- `subsets` {SUBSET: `n`, `baseline`, `heads` {HEAD: estimate of the mean over seeds}, `fused` {NAME:
-  estimate}}.
+- `subsets` {SUBSET: `n`, `baseline`, `heads` {HEAD: estimate of the mean over seeds}, `finetuned` {NAME: the same},
+  `fused` {NAME: estimate}}.
 
 Scores are those of `statistics.scores`, confusion rows and columns in the order of `classes`.
 """
@@ -31,8 +32,11 @@ from stages.errors import SettingError
 from stages.evaluate.scoring import Answers, Frame, answers, frame, interval_note, warnings
 from stages.evaluate.statistics import RESAMPLES, Bootstrap, Estimate, Ints, difference, mean_correct, rounded, scores
 from stages.index.manifest import Manifest
-from stages.train.predictions import Predictions
+from stages.predictions import Kind, Predictions
 from stages.whole import whole
+
+TRAINED = ("heads", "finetuned")
+"""The sections of metrics whose members have seeds."""
 
 _USED = {
     "train": "Split 'train' is what the heads were trained on: these scores are not an estimate of anything else.",
@@ -51,7 +55,7 @@ def evaluate(
     """Score every member on one split.
 
     Args:
-        predictions: heads (any seeds) and ensembles, of one list of classes.
+        predictions: heads and fine-tuned networks (any seeds) and ensembles, of one list of classes.
         manifest: gives labels, groups, subsets and the largest class of train.
         split: what is scored; samples with no label or several are left out and counted.
         resamples: bootstrap draws, 1 or more.
@@ -64,20 +68,20 @@ def evaluate(
         SettingError: resamples or seed out of range.
         MissingInputError: no predictions.
         DataError: a split that is not there (names those present), predictions that do not belong together or to
-            this manifest.
+            this manifest, or a member whose fine-tuned weights have seen samples of the split.
     """
     if resamples < 1 or seed < 0:
         raise SettingError(f"resamples is {resamples} and seed {seed}: give at least 1 and at least 0")
     table = frame(predictions, manifest, split)
     every = {(p.kind, p.name): answers(p, table) for p in predictions}
-    heads = _by_head(predictions, every)
+    heads, finetuned = (_by_head(predictions, every, kind) for kind in ("head", "finetuned"))
     fused = {p.name: every[p.kind, p.name] for p in sorted(predictions, key=lambda p: p.name) if p.kind == "fused"}
     boot = table.bootstrap(resamples, seed)
     answered = {int(row) for member in every.values() for row in member.rows}
     return {
         "split": split,
         "note": _USED.get(split, f"Scored on split {split!r}. Nothing was trained, chosen or fitted on it."),
-        "warnings": warnings(table, manifest) + _unanswered(table, [*heads.values(), fused]),
+        "warnings": warnings(table, manifest) + _unanswered(table, heads, finetuned, fused),
         "interval": interval_note(table, resamples, seed),
         "n": len(table.ids),
         "n_unscored": table.n_unscored,
@@ -86,27 +90,34 @@ def evaluate(
         "classes_without_training": list(table.without_training),
         "baseline": _baseline(table, boot),
         "heads": {name: _head(table, members, boot) for name, members in heads.items()},
+        "finetuned": {name: _head(table, members, boot) for name, members in finetuned.items()},
         "fused": {name: _fused(table, member, boot) for name, member in fused.items()},
-        "subsets": _subsets(table, heads, fused, boot),
+        "subsets": _subsets(table, {"heads": heads, "finetuned": finetuned}, fused, boot),
     }
 
 
-def _unanswered(table: Frame, members: Sequence[Mapping[Any, Answers]]) -> list[str]:
+def _unanswered(
+    table: Frame,
+    heads: Mapping[str, Mapping[int, Answers]],
+    finetuned: Mapping[str, Mapping[int, Answers]],
+    fused: Mapping[str, Answers],
+) -> list[str]:
     """That members are scored on fewer samples than the baseline is."""
-    answered = [len(member.rows) for some in members for member in some.values()]
-    lacking = len(table.ids) - min(answered, default=len(table.ids))
+    members = [*fused.values(), *(one for some in (*heads.values(), *finetuned.values()) for one in some.values())]
+    lacking = len(table.ids) - min((len(member.rows) for member in members), default=len(table.ids))
     if not lacking:
         return []
-    return [f"{lacking} of {len(table.ids)} samples lack an answer: heads are scored without them, the baseline with"]
+    who = "heads and fine-tunes" if finetuned else "heads"
+    return [f"{lacking} of {len(table.ids)} samples lack an answer: {who} are scored without them, the baseline with"]
 
 
 def _by_head(
-    predictions: Sequence[Predictions], every: dict[tuple[str, str], Answers]
+    predictions: Sequence[Predictions], every: dict[tuple[str, str], Answers], kind: Kind
 ) -> dict[str, dict[int, Answers]]:
-    """Head -> seed -> answers, each on the samples that every seed of the head has."""
+    """Head or fine-tune -> seed -> answers, each on the samples that every seed of it has."""
     heads: dict[str, dict[int, Answers]] = {}
     for p in sorted(predictions, key=lambda p: (p.head, p.seed or 0)):
-        if p.kind == "head":
+        if p.kind == kind:
             heads.setdefault(p.head, {})[p.seed or 0] = every[p.kind, p.name]
     for members in heads.values():
         common = set.intersection(*({int(row) for row in member.rows} for member in members.values()))
@@ -168,16 +179,23 @@ def _hits(table: Frame, members: dict[int, Answers]) -> tuple[Ints, Ints]:
 
 
 def _mean_over_seeds(table: Frame, members: dict[int, Answers], keep: NDArray[np.bool_], boot: Bootstrap) -> Estimate:
-    """Accuracy of a head, mean over its seeds, on the scored samples where `keep`, bool (n,), is true."""
+    """Accuracy of a head or fine-tune, mean over its seeds, on the scored samples where `keep`, bool (n,), is true."""
     rows, hits = _hits(table, members)
     inside = keep[rows]
     return mean_correct(hits[inside], len(members), boot.take(rows[inside]))
 
 
 def _subsets(
-    table: Frame, heads: dict[str, dict[int, Answers]], fused: dict[str, Answers], boot: Bootstrap
+    table: Frame,
+    trained: dict[str, dict[str, dict[int, Answers]]],
+    fused: dict[str, Answers],
+    boot: Bootstrap,
 ) -> dict[str, Any]:
-    """Accuracies of every member within each subset; empty when the manifest names none."""
+    """Accuracies of every member within each subset; empty when the manifest names none.
+
+    Args:
+        trained: `heads` and `finetuned`, as `_by_head` gives them.
+    """
     names = sorted(set(table.subsets))
     found: dict[str, Any] = {}
     for name in names if names != [""] else []:
@@ -188,7 +206,10 @@ def _subsets(
         found[name] = {
             "n": int(keep.sum()),
             "baseline": base,
-            "heads": {head: _mean_over_seeds(table, members, keep, boot) for head, members in heads.items()},
+            **{
+                kind: {name: _mean_over_seeds(table, members, keep, boot) for name, members in of_kind.items()}
+                for kind, of_kind in trained.items()
+            },
             "fused": {one: _mean_over_seeds(table, {0: member}, keep, boot) for one, member in fused.items()},
         }
     return found
@@ -197,10 +218,10 @@ def _subsets(
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
     """The few numbers of `evaluate` that one compares between experiments: accuracy with its interval, and macro-F1.
 
-    Heads are given by their mean over seeds.
+    Heads and fine-tuned networks are given by their mean over seeds.
     """
     members = [(name, one, "value") for name, one in metrics["fused"].items()]
-    members += [(name, one, "mean") for name, one in metrics["heads"].items()]
+    members += [(name, one, "mean") for kind in TRAINED for name, one in metrics[kind].items()]
     members.append(("baseline", metrics["baseline"], "value"))
     scores: dict[str, Any] = {"n": metrics["n"]}
     for name, one, key in members:

@@ -12,7 +12,7 @@ import numpy as np
 from stages.errors import DataError, MissingInputError
 from stages.evaluate.statistics import Bootstrap, Ints
 from stages.index.manifest import Manifest, Sample
-from stages.train.predictions import Predictions
+from stages.predictions import COMMANDS, WORDS, Predictions, require_held_out
 
 FEW_UNITS = 20  # below this a bootstrap over units is known to be too narrow
 
@@ -80,7 +80,7 @@ def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) ->
     Raises:
         MissingInputError: no predictions.
         DataError: the split is not in the manifest; members whose classes differ; two members of one name;
-            predictions that are not of this manifest.
+            predictions that are not of this manifest; a member whose fine-tuned weights have seen samples of the split.
     """
     if not predictions:
         raise MissingInputError("no predictions to evaluate: run `kuleshov train` first")
@@ -92,6 +92,8 @@ def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) ->
             f"split {split!r} is not in the manifest; choose one of those present: {present} (evaluate.split), or give "
             f"it samples (data.split, or the data's own split)"
         )
+    for p in predictions:
+        require_held_out(f"{WORDS[p.kind]} {p.name}", p.sample_ids, p.splits, p.seen, split)
     scored = [sample for sample in inside if len(sample.labels) == 1]
     train = Counter(s.labels[0] for s in manifest.samples if s.split == "train" and len(s.labels) == 1)
     trained = {label for s in manifest.samples if s.split == "train" for label in s.labels}
@@ -146,7 +148,7 @@ def _check_members(predictions: Sequence[Predictions], manifest: Manifest) -> No
                 problem = f"is {split}/{';'.join(labels)} here and {there} in the manifest"
             else:
                 continue
-            raise DataError(f"predictions {p.name!r}: sample {sample_id!r} {problem}; run `kuleshov train` again")
+            raise DataError(f"predictions {p.name!r}: sample {sample_id!r} {problem}; run `{COMMANDS[p.kind]}` again")
 
 
 def answers(member: Predictions, frame: Frame) -> Answers:

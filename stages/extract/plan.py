@@ -13,6 +13,7 @@ from cache.keys import BlockSpec
 from stages.align.run import crops_spec
 from stages.align.templates import find as find_template
 from stages.backbones import registry, weights
+from stages.backbones.about import require_backbone
 from stages.backbones.spec import BackboneSpec
 from stages.detect.settings import FaceSource
 from stages.engines import TORCH_CPU, Engine
@@ -45,6 +46,11 @@ class RolePlan:
     engine: Engine = TORCH_CPU
     file: Path | None = None
 
+    @property
+    def finetuned(self) -> str | None:
+        """Name of the fine-tune whose weights it has, see `finetuned_weights`; None: they are the catalogue's."""
+        return None if self.file is None else self.file.parent.name
+
 
 def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tuple[BackboneSpec, str | None]:
     """The backbone that plays a role, and the name of the one it stands in for, or None.
@@ -53,10 +59,10 @@ def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tupl
         SettingError: no such role, backbone or tap.
         WeightsError: the index of the weights folder is damaged.
     """
-    if role not in settings.backbones:
-        known = ", ".join(sorted(settings.backbones))
+    if role not in settings.roles:
+        known = ", ".join(sorted(settings.roles))
         raise SettingError(f"extract.backbones has no {role!r}: it has {known}")
-    chosen = settings.backbones[role]
+    chosen = settings.roles[role]
     name, missing = chosen.backbone or role, None
     spec = registry.get_spec(name)
     # Damaged weights are no missing weights: nothing stands in for those, `plan_role` refuses them.
@@ -76,6 +82,7 @@ def plan_role(
     detections_key: str,
     source: FaceSource,
     finetunes: Path | None = None,
+    digest: str | None = None,
 ) -> RolePlan:
     """Resolve a role to its blocks.
 
@@ -83,6 +90,7 @@ def plan_role(
         folder: where weights are.
         detections_key: of the detections block that faces come from.
         finetunes: has a folder for each fine-tune; None: there are none.
+        digest: stands for the SHA-256 of the weights, which are not looked for; the keys are nobody's then.
 
     Raises:
         SettingError: no such role, backbone or tap, or no such engine.
@@ -94,7 +102,9 @@ def plan_role(
         crops = crops_spec(find_template(spec.template or ""), detections_key, source)
     engine = engine_of(settings)
     by_name = {tap.name: tap for tap in spec.taps}
-    file, digest = weights_of(role, spec, settings, folder, finetunes)
+    file = None
+    if digest is None:
+        file, digest = weights_of(role, spec, settings, folder, finetunes)
     blocks = {
         tap: BlockSpec(
             source=spec.name,
@@ -107,9 +117,9 @@ def plan_role(
             inputs={"crops": crops.key} if crops else {},
             numerics=numerics(engine, settings.dtype),
         )
-        for tap in settings.backbones[role].taps
+        for tap in settings.roles[role].taps
     }
-    return RolePlan(role, spec, missing, blocks, crops, settings.backbones[role].compression, engine, file)
+    return RolePlan(role, spec, missing, blocks, crops, settings.roles[role].compression, engine, file)
 
 
 def weights_of(
@@ -122,20 +132,29 @@ def weights_of(
         folder, finetunes: see `plan_role`.
 
     Raises:
-        WeightsError: the weights are missing or not the ones that were published.
+        WeightsError: the weights are missing or not the ones that were published, or a fine-tune's of another backbone.
     """
-    name = settings.backbones[role].finetuned
+    name = settings.roles[role].finetuned
     if name is None:
         return None, weights.sha256(spec.weights, folder)
-    file = finetuned_weights(finetunes, name) if finetunes is not None else None
+    file = finetuned_weights(finetunes, name, spec) if finetunes is not None else None
     if file is None or not file.is_file():
         place = file or f"fine-tune {name}"
         raise WeightsError(f"{place} is not there: extract.backbones.{role} is of it; run kuleshov finetune {name}")
+    require_backbone(file, spec.name, f"extract.backbones.{role}")
     return file, weights.hash_file(file)
 
 
-def finetuned_weights(finetunes: Path, name: str) -> Path:
-    """The file that a fine-tune of this name writes."""
+def finetuned_weights(finetunes: Path, name: str, spec: BackboneSpec | None = None) -> Path:
+    """The file that a fine-tune of this name writes: of its backbone; or for a network of whole photos of the second
+    one, where it has two.
+
+    Args:
+        spec: of the network that the weights are for; None: what the fine-tune calls its backbone.
+    """
+    photos = finetunes / name / "photos.safetensors"
+    if spec is not None and spec.input == "image" and photos.is_file():
+        return photos
     return finetunes / name / "backbone.safetensors"
 
 

@@ -24,6 +24,7 @@ from stages.engines import Engine
 from stages.errors import MissingInputError, WeightsError
 from stages.extract.forward import Forward, load_forward
 from stages.extract.items import Item, Items, viewed
+from stages.extract.notes import carry_seen
 from stages.extract.passes import Job, Lane, Pass, record
 from stages.extract.plan import RolePlan, together
 from stages.extract.settings import ExtractSettings
@@ -75,7 +76,9 @@ def run(
         Role -> what became of it, in the order of `plans`.
 
     Raises:
-        MissingInputError: align has cut none of the crops; nothing was computed.
+        MissingInputError: align has cut none of the crops, or what a fine-tune has seen is not known; nothing was
+            computed.
+        DataError: what a fine-tune has seen is of other weights.
         SettingError: torch cannot use the device, or a batch does not fit its memory.
         WeightsError: the weights are missing or not the ones that were published.
         cache.errors.RangeError: a value does not fit the stored dtype.
@@ -95,6 +98,8 @@ def run(
             tasks.append(_Task.of(job, levels[level]))
         for task in tasks:
             task.require_crops()
+        for plan in some:
+            carry_seen(store, plan)
         for task in tasks:
             results |= task.run(ledgers, spread, timings)
     return {plan.role: results[plan.role] for plan in plans}

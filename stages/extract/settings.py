@@ -32,6 +32,11 @@ BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_rows)]
 """Rows a forward pass."""
 
 
+def fold_name(name: str, fold: int) -> str:
+    """What a fold of a fine-tune, or of a role, is called."""
+    return f"{name}.fold{fold}"
+
+
 class BackboneSettings(Settings):
     """One role in a project: a name that heads refer to, and the backbone that plays it.
 
@@ -41,6 +46,8 @@ class BackboneSettings(Settings):
         stand_in: a backbone with the same taps that is used where the weights of `backbone` are not on this machine;
             it is said when that happens. None: missing weights are an error.
         finetuned: name of a fine-tune (`kuleshov finetune NAME`) whose weights it has; None: the catalogue's.
+        folds: of a fine-tune that was made in so many folds: the role stands for one of each fold, `ROLE.fold0` and so
+            on, by which heads name them.
         compression: of the rows in the store: `none`, `gzip` or `lzf`. Smaller files that cannot be mapped, so that
             training reads them slowly. Not part of the key: rows that are there stay as they are.
     """
@@ -49,13 +56,31 @@ class BackboneSettings(Settings):
     taps: tuple[str, ...] = Field(min_length=1)
     stand_in: str | None = None
     finetuned: str | None = Field(default=None, pattern=f"^{ROLE_PATTERN}$")
+    folds: int | None = Field(default=None, ge=2)
     compression: Literal["none", "gzip", "lzf"] = "none"
 
     @model_validator(mode="after")
     def _no_stand_in_for_a_fine_tune(self) -> BackboneSettings:
         if self.finetuned is not None and self.stand_in is not None:
             raise ValueError(f"stand_in is {self.stand_in} and finetuned is {self.finetuned}: leave one of them out")
+        if self.folds is not None and self.finetuned is None:
+            raise ValueError(f"folds is {self.folds}, but only a fine-tune has folds: name it in finetuned")
         return self
+
+    def of_folds(self, role: str) -> dict[str, BackboneSettings]:
+        """The roles that this one stands for: itself, or one for each fold."""
+        if self.folds is None:
+            return {role: self}
+        return {
+            fold_name(role, fold): self.model_copy(
+                update={
+                    "backbone": self.backbone or role,
+                    "finetuned": fold_name(self.finetuned or "", fold),
+                    "folds": None,
+                }
+            )
+            for fold in range(self.folds)
+        }
 
 
 class ViewSettings(Settings):
@@ -123,6 +148,25 @@ class ExtractSettings(Settings):
             if isinstance(key, int | float):
                 raise ValueError("a key was read as a number; put it in quotes, as kuleshov cache import prints it")
         return imported
+
+    @field_validator("backbones")
+    @classmethod
+    def _each_role_once(cls, backbones: dict[str, BackboneSettings]) -> dict[str, BackboneSettings]:
+        for role, backbone in backbones.items():
+            twice = [fold for fold in backbone.of_folds(role) if fold != role and fold in backbones]
+            if twice:
+                raise ValueError(f"role {twice[0]!r} is there, and is a fold of {role!r} as well: rename one of them")
+        return backbones
+
+    @property
+    def stages(self) -> dict[str, list[str]]:
+        """Name in `backbones`, by name -> the roles that it stands for."""
+        return {name: list(self.backbones[name].of_folds(name)) for name in sorted(self.backbones)}
+
+    @property
+    def roles(self) -> dict[str, BackboneSettings]:
+        """Role -> backbone, with a role for each fold."""
+        return {role: one for name, of in self.backbones.items() for role, one in of.of_folds(name).items()}
 
     @model_validator(mode="after")
     def _something(self) -> ExtractSettings:

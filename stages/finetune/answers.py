@@ -159,8 +159,10 @@ def answers(
 
 
 def mirror(batch: PixelBatch) -> PixelBatch:
-    """Every picture of a batch mirrored."""
-    return replace(batch, faces=batch.faces.flip(2), photos=batch.photos.flip(2))
+    """Every picture of a batch mirrored, and the places of its faces."""
+    x1, y1, x2, y2 = batch.boxes.unbind(1)
+    boxes = torch.stack([1 - x2, y1, 1 - x1, y2], dim=1)
+    return replace(batch, faces=batch.faces.flip(2), photos=batch.photos.flip(2), boxes=boxes)
 
 
 def _record(samples: tuple[Sample, ...], answered: np.ndarray, pixels: Pixels, ledger: Ledger) -> None:

@@ -120,6 +120,10 @@ class Views:
                 f"use at least {max(spec.input_size)}"
             )
 
+    def mirrors(self, who: Who) -> bool:
+        """Whether this random view is mirrored."""
+        return self.flip and who.lot("flip") < 0.5
+
     def of_photo(self, image: Image.Image, spec: BackboneSpec, who: Who | None) -> np.ndarray:
         """A photo as the network sees it.
 
@@ -139,7 +143,7 @@ class Views:
             pixels = self._part_of(image, spec, who)
         if who is None:
             return pixels
-        if self.flip and who.lot("flip") < 0.5:
+        if self.mirrors(who):
             pixels = np.ascontiguousarray(pixels[:, ::-1])
         return jittered(pixels, self.jitter, who.lots("jitter")) if self.jitter else pixels
 
@@ -169,7 +173,7 @@ class Views:
         if whose is None:
             return out
         if self.flip:
-            mirror(out, np.array([who.lot("flip") < 0.5 for who in whose], bool))
+            mirror(out, np.array([self.mirrors(who) for who in whose], bool))
         if self.jitter:
             for i, who in enumerate(whose):
                 out[i] = jittered(out[i], self.jitter, who.lots("jitter"))
@@ -232,6 +236,11 @@ def mirror(pixels: np.ndarray, which: np.ndarray) -> None:
         some = pixels[numbers]
         for channel in range(some.shape[-1]):  # by channels: four times as fast as pixels of three bytes
             pixels[numbers, :, :, channel] = some[:, :, ::-1, channel]
+
+
+def mirrored_boxes(boxes: np.ndarray) -> np.ndarray:
+    """Relative boxes (n, 4) x1 y1 x2 y2 in the mirrored photo."""
+    return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
 
 
 def jittered(pixels: np.ndarray, amount: float, lots: Iterator[float]) -> np.ndarray:

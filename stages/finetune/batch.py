@@ -21,6 +21,9 @@ class PixelBatch:
         photos: uint8 (B, H, W, 3) RGB at the size that the photos' network sees; (0, ...) where none are asked for.
         labels: int64 (B,), the class of each sample.
         rows: int64 (B,), positions of the samples in their set.
+        boxes: float32 (F, 4), x1 y1 x2 y2 of each face relative to the photo's width and height. Where the photo is
+            shown mirrored, so are they. Nothing else that is drawn moves them: they are places in the whole photo,
+            whatever part of it is shown, and a crop that is mirrored by itself is where it was.
     """
 
     faces: Tensor
@@ -28,6 +31,7 @@ class PixelBatch:
     photos: Tensor
     labels: Tensor
     rows: Tensor
+    boxes: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stages.backbones import about as about_file
 from stages.errors import SettingError, WeightsError
+from stages.finetune.settings import FinetuneSettings
 from stages.whole import whole
 
 FILE = "checkpoint.pt"
 SCHEMA = 1
 _SHOWN = 4
-_ABOUT = "kuleshov"
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,19 @@ def load(path: Path, of: Mapping[str, object]) -> Checkpoint | None:
     return checkpoint
 
 
+def identity(settings: FinetuneSettings, classes: Sequence[str], about: Mapping[str, str]) -> dict[str, object]:
+    """What two trainings must agree in to be one: name of a setting or of data -> value or hash.
+
+    The device is not in it: a training may move. Nor is how photos are answered afterwards,
+    nor how many folds there are: a fold is known by its samples.
+
+    Args:
+        about: hashes of what the settings do not say, such as `data_hash` of the samples.
+    """
+    said = settings.model_dump(mode="json", exclude={"device", "answer", "folds"})
+    return flat(said) | dict(about) | {"classes": list(classes)}
+
+
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested settings as `schedule.every` -> value."""
     out: dict[str, object] = {}
@@ -112,13 +125,13 @@ def save_parts(folder: Path, parts: Mapping[str, nn.Module], about: Mapping[str,
     Args:
         folder: is made where it is not there.
         parts: `Network.parts()`.
-        about: what `read_about` gives back; JSON-able.
+        about: what `stages.backbones.about.read_about` gives back; JSON-able.
 
     Returns:
         The files, by part.
     """
     # one key, because the order of several is not kept
-    metadata = {_ABOUT: json.dumps(dict(about), sort_keys=True, ensure_ascii=False)}
+    metadata = {about_file.KEY: json.dumps(dict(about), sort_keys=True, ensure_ascii=False)}
     written = {}
     for name, part in parts.items():
         state = {key: value.detach().cpu().contiguous().clone() for key, value in part.state_dict().items()}
@@ -126,19 +139,6 @@ def save_parts(folder: Path, parts: Mapping[str, nn.Module], about: Mapping[str,
         with whole(written[name], durable=True) as temporary:
             save_file(state, temporary, metadata)
     return written
-
-
-def read_about(path: Path) -> dict[str, object]:
-    """What `save_parts` was told about a part.
-
-    Raises:
-        WeightsError: the file is missing or damaged, or no fine-tune wrote it.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {})[_ABOUT])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is missing, damaged, or not of a fine-tune: run that fine-tune again") from error
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:

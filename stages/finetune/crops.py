@@ -41,6 +41,7 @@ class FaceCrops:
         number: (F,) int64, which of its sample's stored faces.
         frame: (F,) int64, which of its sample's frames it is in; 0 in photos.
         area: (F,) float32, px of its box.
+        boxes: (F, 4) float32, x1 y1 x2 y2 relative to the photo's width and height.
     """
 
     block: Block
@@ -50,6 +51,7 @@ class FaceCrops:
     number: np.ndarray
     frame: np.ndarray
     area: np.ndarray
+    boxes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.position)
@@ -179,6 +181,7 @@ def _located(
         if sample.sample_id in detections.times:
             frame[offsets[i] : offsets[i + 1]] = detections.places(sample.sample_id)[:, 0]
     keep = np.arange(len(owner)) if max_faces is None else _largest(area, owner, frame, max_faces)
+    sizes = detections.sizes_of(samples).astype(np.float32)
     return FaceCrops(
         block=block,
         offsets=np.searchsorted(owner[keep], np.arange(len(samples) + 1)).astype(np.int64),
@@ -187,6 +190,7 @@ def _located(
         number=(np.arange(len(owner)) - offsets[owner])[keep],
         frame=frame[keep],
         area=area[keep],
+        boxes=boxes[keep] / np.tile(sizes, 2)[owner[keep]],
     )
 
 

@@ -302,9 +302,8 @@ class _Training:
         return {"loss": f"{loss:.4f}", "accuracy": f"{accuracy:.3f}"}
 
     def _identity(self) -> dict[str, object]:
-        """What a checkpoint must agree in. The device is not in it: a training may move."""
-        said = self.settings.model_dump(mode="json", exclude={"device"})
-        return files.flat(said) | dict(self.about) | {"classes": list(self.network.classes)}
+        """What a checkpoint must agree in."""
+        return files.identity(self.settings, self.network.classes, self.about)
 
     def _rates(self) -> tuple[float, float]:
         backbone, above = self.optimiser.param_groups

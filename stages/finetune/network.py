@@ -215,12 +215,8 @@ class EndToEnd(Network):
         """Logits (B, K); heads have no margin, so labels change nothing."""
         return self.answer(batch).logits
 
-    def answer(self, batch: PixelBatch, boxes: Tensor | None = None) -> HeadOutput:
-        """The head's answer.
-
-        Args:
-            boxes: float32 (F, 4) of the faces, relative to the photo's width and height; None: zeros.
-        """
+    def answer(self, batch: PixelBatch) -> HeadOutput:
+        """The head's answer."""
         device = next(self.head.parameters()).device
         owner, count = batch.owner, len(batch)
         vectors = self.faces(batch.faces) if self.faces else torch.zeros(len(owner), 0, device=device)
@@ -234,8 +230,7 @@ class EndToEnd(Network):
             mask = torch.zeros(count, most, dtype=torch.bool, device=device)
             mask[at] = True
             where = torch.zeros(count, most, 4, device=device)
-            if boxes is not None:
-                where[at] = boxes.to(device)
+            where[at] = batch.boxes.to(device)
             return self.head(HeadBatch(padded, mask, where, photos))
 
     def targets(self, batch: PixelBatch) -> tuple[Tensor, Tensor]:
@@ -245,9 +240,10 @@ class EndToEnd(Network):
         return batch.labels, torch.full_like(batch.labels, not lonely, dtype=torch.bool)
 
     def parts(self) -> dict[str, nn.Module]:
-        """`faces` and `photos`, where they are, and `head`."""
-        nets = {"faces": self.faces, "photos": self.photos}
-        return {name: one.net for name, one in nets.items() if one is not None} | {"head": self.head}
+        """`backbone`, the network of faces or where there is none that of photos; `photos`, beside one of faces; and
+        `head`."""
+        nets = [one.net for one in (self.faces, self.photos) if one is not None]
+        return dict(zip(("backbone", "photos"), nets, strict=False)) | {"head": self.head}
 
 
 def _norms(net: nn.Module) -> list[_BatchNorm]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from stages.detect.detections import Detections
 from stages.detect.settings import FaceSource
 from stages.errors import DataError, MediaError, SettingError
 from stages.finetune.ahead import ahead
-from stages.finetune.augment import PHOTO, Views, Who
+from stages.finetune.augment import PHOTO, Views, Who, mirrored_boxes
 from stages.finetune.batch import Draw, PixelBatch, cut
 from stages.finetune.crops import FaceCrops, choose, find_crops
 from stages.finetune.photos import PhotoJob, PhotoLook
@@ -69,8 +69,10 @@ class _Faces:
     frames: int | None
     alone: bool
 
-    def read(self, rows: np.ndarray, ids: Sequence[str], draw: Draw | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels of the faces of these rows, whose samples have these ids, and the owner of each."""
+    def read(
+        self, rows: np.ndarray, ids: Sequence[str], draw: Draw | None
+    ) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        """Pixels of the faces of these rows, whose samples have these ids, the owner of each, and its box."""
         if self.alone:
             faces, owner = rows, np.arange(len(rows))
         else:
@@ -85,7 +87,7 @@ class _Faces:
             numbers = self.crops.number[faces].tolist()
             whose = [Who(*draw, ids[i], number) for i, number in zip(owner.tolist(), numbers, strict=True)]
         pixels = self.views.of_crops(self.crops.read(faces), self.spec, whose)
-        return torch.from_numpy(pixels), torch.from_numpy(owner.astype(np.int64, copy=False))
+        return torch.from_numpy(pixels), torch.from_numpy(owner.astype(np.int64, copy=False)), self.crops.boxes[faces]
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ class _Photos:
         times = self.times[row]
         time_us = None if times is None else int(times[choose(np.arange(len(times)), 1, who)[0]])
         return PhotoJob(self.shared[row], time_us, who)
+
+    def mirrored(self, ids: Sequence[str], draw: Draw | None) -> np.ndarray:
+        """(B,) bool: whether the picture of each of these samples is shown mirrored."""
+        views = self.look.views
+        return np.array([draw is not None and views.mirrors(Who(*draw, one, PHOTO)) for one in ids], bool)
 
 
 @dataclass(eq=False)
@@ -203,10 +210,15 @@ class Pixels:
                     yield None
 
     def _batch(self, rows: np.ndarray, photos: torch.Tensor, draw: Draw | None) -> PixelBatch:
-        faces, owner = NONE, torch.empty(0, dtype=torch.int64)
+        faces, owner, boxes = NONE, torch.empty(0, dtype=torch.int64), np.empty((0, 4), np.float32)
         if self.faces is not None:
-            faces, owner = self.faces.read(rows, self.ids(rows), draw)
-        return PixelBatch(faces, owner, photos, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows.copy()))
+            ids = self.ids(rows)
+            faces, owner, boxes = self.faces.read(rows, ids, draw)
+            if self.photos is not None and len(boxes):
+                turned = self.photos.mirrored(ids, draw)[owner.numpy()]
+                boxes = np.where(turned[:, None], mirrored_boxes(boxes), boxes)
+        labels, positions = torch.from_numpy(self.labels[rows]), torch.from_numpy(rows.copy())
+        return PixelBatch(faces, owner, photos, labels, positions, torch.from_numpy(boxes))
 
     def _too_few(self, part: np.ndarray, good: np.ndarray) -> DataError:
         lost = self.ids(part[~good])
@@ -339,9 +351,7 @@ def _crops(
 def _without_faceless(crops: FaceCrops, having: np.ndarray) -> FaceCrops:
     """The crops of the samples that have some."""
     ends = np.concatenate([[True], having])
-    return FaceCrops(
-        crops.block, crops.offsets[ends], crops.position, crops.within, crops.number, crops.frame, crops.area
-    )
+    return replace(crops, offsets=crops.offsets[ends])
 
 
 def _photos(source: Source, samples: Sequence[Sample], spec: BackboneSpec, augment: AugmentSettings) -> _Photos:

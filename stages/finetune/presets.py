@@ -55,6 +55,26 @@ _GUPTA_LOCAL_FINETUNE: Values = {
     "schedule": {"kind": "steps", "every": 4},
     "answer": {"of": "logits"},
 }
+# Gupta et al. 2018, section 3.2.3: "pre-trained weights of Local as the local branch and either Global_Simple or
+# Global_EmotiC as the global branch", trained end to end. Attention C is their best; others with --head gupta2018:NAME.
+# No word on random views: those of the two branches (the authors' code resizes whole photos to 224x224 here). At most
+# 15 faces in the code.
+_GUPTA_ATTENTION: Values = {
+    "backbone": "sphereface:20",
+    "start": "finetune:",  # a gupta-local
+    "unit": "faces",
+    "head": {"kind": "gupta2018:attention_c", "dropout": 0.5},
+    "photos": {
+        "backbone": "torchvision:densenet161",
+        "start": "finetune:",  # a gupta-global
+        "augment": _GUPTA_GLOBAL["augment"],
+    },
+    "max_faces": 15,
+    "epochs": 27,
+    "batch_size": 32,
+    "learning_rate": 0.001,
+    "schedule": {"kind": "steps", "every": 9},
+}
 # Tan et al. 2017, slides "Aligned Facial Emotion CNNs". No batch size: 60, Gupta's for single faces. No margin: 4,
 # SphereFace's.
 _TAN_ALIGNED: Values = {
@@ -110,6 +130,14 @@ PRESETS: dict[str, Values] = {
     # Local_FineTune_LSoftmax: the margin is that of the authors' code, whose layer returns plain logits in the end, so
     # that it trains a softmax without bias (margin 1 is that). Here the margin counts, for each face.
     "gupta-local-lsoftmax": _GUPTA_LOCAL_FINETUNE | {"classifier": {"kind": "l_softmax", "margin": 4}},
+    "gupta-attention": _GUPTA_ATTENTION,
+    # Average, as the text has it; the authors' code trains the last layer alone.
+    "gupta-average": _GUPTA_ATTENTION
+    | {
+        "head": {"kind": "gupta2018:average", "dropout": 0.5},
+        "epochs": 16,
+        "schedule": {"kind": "steps", "every": 5},
+    },
     # Liu et al. 2017 (SphereFace), section 4.1 and the authors' solver: the pre-training of Gupta's and Tan's networks.
     "sphereface": {
         "backbone": "sphereface:64",

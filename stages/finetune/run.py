@@ -1,34 +1,31 @@
 """Fine-tuning a backbone: pixels of the training split -> weights, what they have seen, and the photos' answers.
 
-Everything goes to one folder. While training runs there is a checkpoint in it, from which a stopped run goes on; the
-other files are written when it has ended.
+A fine-tune has a folder of its own. While training runs there is a checkpoint in it, from which a stopped run goes on;
+the other files are written when it has ended.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from stages.backbones import registry
-from stages.backbones.spec import BackboneSpec
+from stages.backbones import registry, weights
+from stages.device import resolve
 from stages.errors import MissingInputError, SettingError
 from stages.extract.plan import finetuned_weights
-from stages.finetune import checkpoint, seen
-from stages.finetune.answers import Answers, answers
+from stages.finetune import checkpoint, done, seen
+from stages.finetune.answers import Answers
 from stages.finetune.history import History
 from stages.finetune.loop import fit
-from stages.finetune.network import Finetuned
-from stages.finetune.pixels import Pixels, Source, face_pixels, photo_pixels
+from stages.finetune.network import Network
+from stages.finetune.pixels import Pixels, Source
 from stages.finetune.seen import Rows, Seen
-from stages.finetune.settings import AugmentSettings, FinetuneSettings
-from stages.finetune.start import describe, start
+from stages.finetune.settings import WEIGHTS, FinetuneSettings
+from stages.finetune.tasks import Task, task_of
 from stages.index.manifest import Manifest, Sample
-from stages.ledger import Ledger
-from stages.tables import write_csv
 
 CHECKPOINT = "checkpoint"
 """Folder of the checkpoint, in that of the fine-tune."""
@@ -64,8 +61,10 @@ class Result:
         started: lines on where the weights came from.
         rows: split -> how many rows (faces or photos) it was trained on (`train`) or judged by (`val`).
         left_out: why -> how many training samples are no row.
-        accuracy: split -> share of right answers, and of how many samples.
-        unanswered: samples without an answer.
+        answers: of every sample of the manifest.
+        seen: what the weights have seen.
+        seconds: that the training of this run took.
+        trained: False: an earlier run had trained the same on the same data, and its weights were read.
     """
 
     weights: Path
@@ -73,16 +72,18 @@ class Result:
     started: tuple[str, ...]
     rows: dict[str, int]
     left_out: dict[str, int]
-    accuracy: dict[str, tuple[float, int]]
-    unanswered: int
+    answers: Answers
+    seen: Seen
+    seconds: float
+    trained: bool
 
 
 def run(manifest: Manifest, source: Source, settings: FinetuneSettings, place: Place) -> Result:
-    """Train the backbone that `settings` names, or go on where an earlier run was stopped.
+    """Train what `settings` name, or go on where an earlier run was stopped. What is trained already is only asked.
 
-    Writes `backbone.safetensors` and `last_layer.safetensors`, `backbone.seen.json` (see `seen`), `steps.csv` and
-    `epochs.csv` (see `History`), and `predictions.csv`: `sample_id, split, label`, and a column per class with the
-    probability, of every sample that has an answer.
+    Writes the parts of the network (`backbone.safetensors` and `last_layer.safetensors`; with a head
+    `head.safetensors`, and `photos.safetensors` of a second network), what they have seen (`backbone.seen.json` and so
+    on, see `seen`), `steps.csv` and `epochs.csv` (see `History`), and `training.json` (see `done`).
 
     Args:
         source: of the pixels; its ledger takes the samples that are missing or cannot be read.
@@ -93,106 +94,106 @@ def run(manifest: Manifest, source: Source, settings: FinetuneSettings, place: P
         DataError: no training sample, or none of a class.
         WeightsError: weights or the checkpoint are missing, damaged or of another network.
     """
-    spec = registry.get_spec(settings.backbone)
+    task = task_of(source, settings)
     earlier = _earlier(settings, place)
-    samples = {split: [s for s in manifest if s.split == split] for split in ("train", "val")}
-    train = _pixels(source, samples["train"], spec, settings, settings.augment)
-    val = _judging(source, samples["val"], spec, settings)
-    network, started = start(
-        settings, source.classes, weights_dir=place.weights_dir, previous=earlier and earlier.parent
-    )
-    about = {"data": _data_hash(train), "validation": _data_hash(val) if val else "", "classes": _words(source.classes)}
-    if earlier is not None:
-        about["starts from"] = seen.sha256_of(earlier)
-    history = fit(network, train, val, settings, place.own / CHECKPOINT, about=about)
-    weights = _write(network, settings, train, val, earlier, place)
-    history.write(place.own)
-    everyone = _pixels(source, manifest.samples, spec, _alone(settings), AugmentSettings(), labelled=False)
-    found = _answers(network, everyone, settings, source.ledger)
-    _write_predictions(place.own / "predictions.csv", found, source.classes)
+    train = task.pixels([s for s in manifest if s.split == "train"], varied=True)
+    val = _judging(task, source, [s for s in manifest if s.split == "val"])
+    network, started = task.start(place.weights_dir, earlier)
+    about = _about(task, source, train, val, earlier, place)
+    training = checkpoint.identity(settings, source.classes, about)
+    before = done.read(place.own, network, training)
+    began = time.monotonic()
+    history = before or fit(network, train, val, settings, place.own / CHECKPOINT, about=about)
+    seconds = time.monotonic() - began
+    if before is None:
+        _write(task, network, train, val, earlier, place)
+        history.write(place.own)
+        done.write(place.own, network, training, history)
+    network.to(resolve(settings.device))
+    found = task.answers(network, manifest.samples, source.ledger)
     shutil.rmtree(place.own / CHECKPOINT, ignore_errors=True)
     left_out = {"without a face": len(train.faceless), "without one label": len(train.unlabelled)}
+    file = finetuned_weights(place.folder, place.name)
     return Result(
-        weights=weights,
+        weights=file,
         history=history,
-        started=started.said,
+        started=started,
         rows={"train": len(train)} | ({"val": len(val)} if val else {}),
         left_out={why: count for why, count in left_out.items() if count},
-        accuracy=_accuracy(found, source.classes),
-        unanswered=int((~found.answered).sum()),
+        answers=found,
+        seen=seen.read(file),
+        seconds=seconds,
+        trained=before is None,
     )
 
 
-def _earlier(settings: FinetuneSettings, place: Place) -> Path | None:
-    """The backbone's file of the fine-tune that this one starts from."""
-    if settings.previous is None:
-        return None
-    if settings.previous == place.name:
-        raise SettingError(f"finetune.{place.name}.start is finetune:{place.name}: it cannot start from itself")
-    path = finetuned_weights(place.folder, settings.previous)
-    if not path.exists():
-        raise MissingInputError(f"{path} is not there; run kuleshov finetune {settings.previous}")
-    return path
+def _earlier(settings: FinetuneSettings, place: Place) -> dict[str, Path]:
+    """For each network that starts from a fine-tune, by the name of its file here: the file of its weights there."""
+    files = {}
+    for part, asked in settings.networks.items():
+        if asked.previous is None:
+            continue
+        if asked.previous == place.name:
+            where = f"finetune.{place.name}" + (f".{part}" if part != "backbone" else "")
+            raise SettingError(f"{where}.start is finetune:{place.name}: it cannot start from itself")
+        path = finetuned_weights(place.folder, asked.previous, registry.get_spec(asked.backbone))
+        if not path.exists():
+            raise MissingInputError(f"{path} is not there; run kuleshov finetune {asked.previous}")
+        files[part] = path
+    return files
 
 
-def _alone(settings: FinetuneSettings) -> FinetuneSettings:
-    """For the answers each face is a row, whatever was trained: they are averaged afterwards."""
-    return settings.model_copy(update={"unit": "face", "frames": None}) if settings.unit == "faces" else settings
-
-
-def _pixels(
-    source: Source,
-    samples: Sequence[Sample],
-    spec: BackboneSpec,
-    settings: FinetuneSettings,
-    augment: AugmentSettings,
-    *,
-    labelled: bool = True,
-) -> Pixels:
-    if settings.unit == "photo":
-        return photo_pixels(source, samples, spec, augment, labelled=labelled)
-    unit, most, frames = settings.unit, settings.max_faces, settings.frames
-    return face_pixels(source, samples, spec, augment, unit=unit, max_faces=most, frames=frames, labelled=labelled)
-
-
-def _judging(
-    source: Source, samples: Sequence[Sample], spec: BackboneSpec, settings: FinetuneSettings
-) -> Pixels | None:
+def _judging(task: Task, source: Source, samples: Sequence[Sample]) -> Pixels | None:
     """The validation split's rows; None where it has none that can be judged."""
     usable = [s for s in source.detections.readable(samples) if len(s.labels) == 1 and s.labels[0] in source.classes]
-    if settings.unit != "photo":
+    if task.needs_face:
         usable = [s for s in usable if len(source.detections.faces(s.sample_id))]
     if usable:
-        return _pixels(source, usable, spec, settings, AugmentSettings())
-    if settings.patience is not None:
+        return task.pixels(usable, varied=False)
+    if task.settings.patience is not None:
         raise SettingError(
-            f"patience is {settings.patience}, but split val has no sample to judge by: leave it out, or set data.split"
+            f"patience is {task.settings.patience}, but split val has no sample to judge by: leave it out, or set "
+            "data.split"
         )
     return None
 
 
+def _about(
+    task: Task, source: Source, train: Pixels, val: Pixels | None, earlier: Mapping[str, Path], place: Place
+) -> dict[str, str]:
+    """What makes another training of the same settings."""
+    settings, classes = task.settings, source.classes
+    about = {"data": _data_hash(train), "validation": _data_hash(val) if val else "", "classes": ", ".join(classes)}
+    if settings.unit != "photo" or source.detections.times:  # a clip's frames are those that were looked at
+        about["detections"] = source.detections.key
+    for part, asked in settings.networks.items():
+        name = "starts from" if part == "backbone" else f"{part} start from"
+        if part in earlier:
+            about[name] = seen.sha256_of(earlier[part])
+        elif asked.start == WEIGHTS:
+            about[name] = weights.sha256(registry.get_spec(asked.backbone).weights, place.weights_dir)
+    return about
+
+
 def _data_hash(pixels: Pixels) -> str:
-    return checkpoint.data_hash(pixels.ids(np.arange(len(pixels))), pixels.labels)
-
-
-def _words(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    """Of the samples' names and contents, and of their groups: what the weights have seen is told by these."""
+    of = [pixels.samples[i] for i in pixels.sample_of.tolist()]
+    return checkpoint.data_hash((f"{s.sample_id}\0{s.content}\0{s.group}" for s in of), pixels.labels)
 
 
 def _write(
-    network: Finetuned,
-    settings: FinetuneSettings,
-    train: Pixels,
-    val: Pixels | None,
-    earlier: Path | None,
-    place: Place,
-) -> Path:
-    """The weights and what they have seen; returns the backbone's file."""
-    parts = checkpoint.save_parts(place.own, network.parts(), describe(network, settings))
-    weights = parts["backbone"]
+    task: Task, network: Network, train: Pixels, val: Pixels | None, earlier: Mapping[str, Path], place: Place
+) -> None:
+    """The weights and what they have seen. Trained together, each part has seen what all of them have."""
+    settings, parts = task.settings, network.parts()
+    for old in place.own.glob("*.safetensors"):  # of a training with other parts
+        if old.stem not in parts:
+            old.unlink()
+            seen.place(old).unlink(missing_ok=True)
+    files = checkpoint.save_parts(place.own, parts, task.describe(network))
     judged = val.samples if val is not None and settings.patience is not None else ()
     has_seen = Seen(
-        weights=seen.sha256_of(weights),
+        weights="",
         trained=Rows.of(train.samples),
         stopped=Rows.of(judged),
         settings=settings.model_dump(mode="json"),
@@ -201,29 +202,8 @@ def _write(
         seed=settings.seed,
         start=settings.start,
     )
-    seen.write(weights, has_seen.after(seen.read(earlier)) if earlier else has_seen)
-    return weights
-
-
-def _answers(network: Finetuned, pixels: Pixels, settings: FinetuneSettings, ledger: Ledger) -> Answers:
-    how = settings.answer
-    network.unit = "photo" if settings.unit == "photo" else "face"
-    return answers(network, pixels, settings.batch_size, ledger, of=how.of, most=how.largest, mirrored=how.mirrored)
-
-
-def _write_predictions(path: Path, found: Answers, classes: Sequence[str]) -> None:
-    rows = (
-        (sample.sample_id, sample.split, ";".join(sample.labels), *probabilities.tolist())
-        for sample, probabilities, has in zip(found.samples, found.probabilities, found.answered, strict=True)
-        if has
-    )
-    write_csv(path, ("sample_id", "split", "label", *classes), rows)
-
-
-def _accuracy(found: Answers, classes: Sequence[str]) -> dict[str, tuple[float, int]]:
-    """Split -> share of right answers among its samples of one label that have one, and how many these are."""
-    hits: dict[str, list[bool]] = {}
-    for sample, probabilities, has in zip(found.samples, found.probabilities, found.answered, strict=True):
-        if has and len(sample.labels) == 1:
-            hits.setdefault(sample.split, []).append(classes[int(probabilities.argmax())] == sample.labels[0])
-    return {split: (float(np.mean(some)), len(some)) for split, some in hits.items()}
+    for file in earlier.values():
+        has_seen = has_seen.after(seen.read(file))
+    for part, file in files.items():
+        if part != "last_layer":
+            seen.write(file, replace(has_seen, weights=seen.sha256_of(file)))

@@ -16,11 +16,13 @@ import numpy as np
 from cache.keys import canonical_json
 from stages.backbones.weights import hash_file
 from stages.errors import DataError, MissingInputError
+from stages.extract.notes import seen_file
 from stages.index.manifest import Sample
 from stages.whole import whole
 
 SCHEMA = 1
 _HEX = frozenset("0123456789abcdef")
+_AGAIN = "run kuleshov finetune again"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Seen:
         classes: names, in the order of the logits.
         seed: of everything random.
         start: `weights`, `random` or `finetune:NAME`.
-        chain: SHA-256 of the weights of the fine-tunes it goes on from, the latest first.
+        chain: SHA-256 of the weights of the fine-tunes it goes on from, the latest first; after those of the backbone
+            those of a second network.
     """
 
     weights: str
@@ -77,7 +80,7 @@ class Seen:
     chain: tuple[str, ...] = field(default=())
 
     def after(self, earlier: Seen) -> Seen:
-        """With what the fine-tune that this one starts from has seen."""
+        """With what a fine-tune that this one starts from has seen; called again, with that of a second one as well."""
         return Seen(
             self.weights,
             self.trained | earlier.trained,
@@ -87,7 +90,7 @@ class Seen:
             self.classes,
             self.seed,
             self.start,
-            (earlier.weights, *earlier.chain),
+            (*self.chain, earlier.weights, *earlier.chain),
         )
 
 
@@ -103,7 +106,7 @@ def overlap(seen: Seen, samples: Sequence[Sample], *, stopped: bool = True) -> n
 
 def place(weights: Path) -> Path:
     """The file that belongs to a weights file."""
-    return weights.with_suffix(".seen.json")
+    return seen_file(weights)
 
 
 def sha256_of(weights: Path) -> str:
@@ -128,6 +131,14 @@ def write(weights: Path, seen: Seen) -> Path:
     """
     if sha256_of(weights) != seen.weights:
         raise ValueError(f"{weights} is not the file of sha256 {seen.weights}")
+    target = place(weights)
+    with whole(target, durable=True) as temporary:
+        temporary.write_bytes(encode(seen))
+    return target
+
+
+def encode(seen: Seen) -> bytes:
+    """What `parse` reads: JSON in UTF-8. Raises TypeError or ValueError where the settings are no JSON values."""
     about = {
         "schema": SCHEMA,
         "weights": seen.weights,
@@ -140,11 +151,7 @@ def write(weights: Path, seen: Seen) -> Path:
         "start": seen.start,
         "chain": list(seen.chain),
     }
-    text = canonical_json(about) + "\n"
-    target = place(weights)
-    with whole(target, durable=True) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-    return target
+    return f"{canonical_json(about)}\n".encode()
 
 
 def read(weights: Path) -> Seen:
@@ -156,19 +163,12 @@ def read(weights: Path) -> Seen:
     """
     path = place(weights)
     try:
-        about = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise MissingInputError(f"{path} is not there: what {weights.name} has seen is not known; {_AGAIN}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise DataError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from None
-    if not isinstance(about, dict) or type(about.get("schema")) is not int:
-        raise DataError(f"{path} does not say what a fine-tune has seen; {_AGAIN}")
-    if about["schema"] > SCHEMA:
-        raise DataError(f"{path}: schema {about['schema']}, this version reads up to {SCHEMA}; upgrade kuleshov")
-    try:
-        seen = _parsed(about)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({' '.join(str(error).split())}); {_AGAIN}") from None
+    seen = parse(content, str(path))
     found = sha256_of(weights)
     if found != seen.weights:
         raise DataError(
@@ -178,7 +178,28 @@ def read(weights: Path) -> Seen:
     return seen
 
 
-_AGAIN = "run kuleshov finetune again"
+def parse(content: bytes, where: str, again: str = _AGAIN) -> Seen:
+    """What the bytes of such a file say.
+
+    Args:
+        where: what a message names.
+        again: the remedy that it gives.
+
+    Raises:
+        DataError: they are damaged, or of a newer version.
+    """
+    try:
+        about = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} cannot be read ({' '.join(str(error).split())}); {again}") from None
+    if not isinstance(about, dict) or type(about.get("schema")) is not int:
+        raise DataError(f"{where} does not say what a fine-tune has seen; {again}")
+    if about["schema"] > SCHEMA:
+        raise DataError(f"{where}: schema {about['schema']}, this version reads up to {SCHEMA}; upgrade kuleshov")
+    try:
+        return _parsed(about)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where} is damaged ({' '.join(str(error).split())}); {again}") from None
 
 
 def _lists(rows: Rows) -> dict[str, list[str]]:

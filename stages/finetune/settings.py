@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -120,6 +121,48 @@ class AnswerSettings(Settings):
     mirrored: bool = False
 
 
+class HeadChoice(Settings):
+    """The head that is trained end to end with the networks below it.
+
+    Attributes:
+        kind: `FILE:VARIANT` of `stages/heads/`.
+        dropout: the head's own.
+    """
+
+    kind: str = Field(min_length=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+class PhotosChoice(Settings):
+    """The network of whole photos that is trained beside one of faces, below the same head.
+
+    Attributes:
+        backbone, start, tap, freeze_norm, augment: as those of `FinetuneSettings`, which are the faces' network's then.
+            `finetune:NAME` is that fine-tune's network of whole photos.
+    """
+
+    backbone: str = Field(min_length=1)
+    start: str = WEIGHTS
+    tap: str | None = None
+    freeze_norm: bool = False
+    augment: AugmentSettings = AugmentSettings()
+
+    @field_validator("start")
+    @classmethod
+    def _known_start(cls, start: str) -> str:
+        return _known_start(start, "photos: {start: finetune:NAME}")
+
+    @model_validator(mode="after")
+    def _measured_norm(self) -> PhotosChoice:
+        _require_measured_norm(self)
+        return self
+
+    @property
+    def previous(self) -> str | None:
+        """The fine-tune that this network starts from, if any."""
+        return _previous(self.start)
+
+
 class FinetuneSettings(Settings):
     """One fine-tune. What is not said comes from its preset, and what that does not say from the defaults.
 
@@ -127,16 +170,19 @@ class FinetuneSettings(Settings):
         preset: a name of `presets.PRESETS`.
         backbone: the network that is trained.
         start: `weights` (those of the catalogue), `random`, or `finetune:NAME` (where another fine-tune ended).
-        keep_last: whether the other fine-tune's last layer is kept; None: where classes and kind of layer are the same.
-        unit: what a sample is.
+        keep_last: whether the other fine-tune's last layer, or its head, is kept; None: where classes and kind of layer
+            (of a head also the widths) are the same.
+        unit: what a sample is. A head sees a photo's faces together: `faces`, or `photo` where `backbone` sees photos.
         tap: of the backbone, what the last layer reads; None: the first of one dimension. A map (C, H, W) is averaged
             over its places.
+        head: the head that is trained in place of a last layer; None: a last layer is.
+        photos: with a head and a backbone of faces, the network of whole photos beside it; None: faces alone.
         classifier: the last layer.
         dropout: probability before the last layer.
         epochs, iterations: how long; exactly one of them. An iteration is one step of the optimiser.
         batch_size: samples that are computed at once.
         accumulate: batches whose gradients make one step.
-        learning_rate: of SGD at the start.
+        learning_rate: of SGD at the start, of the networks.
         head_learning_rate: of the last layer, or of the head; None: `learning_rate`.
         momentum, weight_decay: of SGD.
         schedule: of the learning rates.
@@ -150,6 +196,8 @@ class FinetuneSettings(Settings):
         frames: with unit `faces`, how many frames of a clip are seen, others in each epoch; None: all that were looked
             at.
         answer: how photos are answered afterwards.
+        folds: a fine-tune for each of so many folds of the training split, see `stages.finetune.folds`; None: one, of
+            all of it.
         seed: of everything random.
         device: where it is computed.
     """
@@ -160,6 +208,8 @@ class FinetuneSettings(Settings):
     keep_last: bool | None = None
     unit: Unit
     tap: str | None = None
+    head: HeadChoice | None = None
+    photos: PhotosChoice | None = None
     classifier: MarginSettings = MarginSettings()
     dropout: float = Field(default=0.0, ge=0, lt=1)
     epochs: int | None = Field(default=None, ge=1)
@@ -179,6 +229,7 @@ class FinetuneSettings(Settings):
     max_faces: int = Field(default=15, ge=1)
     frames: int | None = Field(default=None, ge=1)
     answer: AnswerSettings = AnswerSettings()
+    folds: int | None = Field(default=None, ge=2)
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     device: DeviceName = "auto"
 
@@ -193,18 +244,13 @@ class FinetuneSettings(Settings):
     @field_validator("start")
     @classmethod
     def _known_start(cls, start: str) -> str:
-        if start == PREVIOUS:  # a preset that goes on from another one
-            raise ValueError("this preset goes on from another fine-tune: name it, as start: finetune:NAME")
-        if not _START.fullmatch(start):
-            raise ValueError(f"start is {start!r}: use weights, random or finetune:NAME")
-        return start
+        return _known_start(start, "start: finetune:NAME")
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> FinetuneSettings:
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError("give either epochs or iterations")
-        if self.freeze_norm and self.start == RANDOM:
-            raise ValueError("freeze_norm with start random would keep batch norm statistics that nothing measured")
+        _require_measured_norm(self)
         if self.unit != "faces" and self.frames is not None:
             raise ValueError(f"frames is {self.frames} and unit is {self.unit}: only unit faces sees several at once")
         if self.unit == "photo" and self.answer.largest is not None:
@@ -213,7 +259,79 @@ class FinetuneSettings(Settings):
             raise ValueError(f"keep_last is given and start is {self.start}, which has no last layer: leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_beside_a_head(self) -> FinetuneSettings:
+        """A setting that would do nothing, or stand for the head's own, is refused."""
+        if self.photos is not None and (self.head is None or self.unit == "photo"):
+            why = "there is no head that would join them" if self.head is None else "unit is photo"
+            raise ValueError(f"photos is given, and {why}: it is the second network, beside one of faces below a head")
+        if self.head is None:
+            return self
+        if self.unit == "face":
+            raise ValueError("unit is face, and a head sees a photo's faces together: use unit faces")
+        if self.classifier != MarginSettings():
+            raise ValueError(f"classifier is ({self.classifier}), and a head is given, which is the last: use softmax")
+        if self.dropout:
+            raise ValueError(f"dropout is {self.dropout}, and a head has its own: use head.dropout, and 0 here")
+        if self.answer.largest is not None:
+            raise ValueError(f"answer.largest is {self.answer.largest}, and a head answers for a photo: leave it out")
+        if self.answer.of != "probabilities" and not self.answer.mirrored:
+            raise ValueError(
+                f"answer.of is {self.answer.of}, and a head gives a photo one answer: there is nothing to average; use "
+                "probabilities"
+            )
+        return self
+
+    @property
+    def from_catalogue(self) -> tuple[str, ...]:
+        """The backbones that start from the catalogue's weights."""
+        return tuple(one.backbone for one in self.networks.values() if one.start == WEIGHTS)
+
+    @property
+    def from_finetunes(self) -> tuple[str, ...]:
+        """The fine-tunes that its networks start from."""
+        return tuple(one.previous for one in self.networks.values() if one.previous is not None)
+
     @property
     def previous(self) -> str | None:
-        """The fine-tune that this one starts from, if any."""
-        return self.start.removeprefix(PREVIOUS) if self.start.startswith(PREVIOUS) else None
+        """The fine-tune that the backbone starts from, if any."""
+        return _previous(self.start)
+
+    @property
+    def networks(self) -> Mapping[str, FinetuneSettings | PhotosChoice]:
+        """What is said of each network, by the name of its file: `backbone`, and `photos` where there is a second."""
+        return {"backbone": self} | ({"photos": self.photos} if self.photos is not None else {})
+
+    def after(self, finetunes: Mapping[str, str]) -> FinetuneSettings:
+        """These settings with networks, by the names of their files, that start from other fine-tunes."""
+        starts = {part: {"start": f"{PREVIOUS}{name}"} for part, name in finetunes.items()}
+        update: dict[str, object] = dict(starts.get("backbone", {}))
+        if self.photos is not None and "photos" in starts:
+            update["photos"] = self.photos.model_copy(update=starts["photos"])
+        return self.model_copy(update=update)
+
+    def with_head(self, head: HeadChoice) -> FinetuneSettings:
+        """These settings with another head, or with one; unit `face` becomes `faces`.
+
+        Raises:
+            pydantic.ValidationError: they do not fit a head.
+        """
+        said = self.model_dump(exclude_unset=True) | {"head": head}
+        return FinetuneSettings.model_validate(said | ({"unit": "faces"} if self.unit == "face" else {}))
+
+
+def _known_start(start: str, remedy: str) -> str:
+    if start == PREVIOUS:  # a preset that goes on from another one
+        raise ValueError(f"this preset goes on from another fine-tune: name it, as {remedy}")
+    if not _START.fullmatch(start):
+        raise ValueError(f"start is {start!r}: use weights, random or finetune:NAME")
+    return start
+
+
+def _previous(start: str) -> str | None:
+    return start.removeprefix(PREVIOUS) if start.startswith(PREVIOUS) else None
+
+
+def _require_measured_norm(network: FinetuneSettings | PhotosChoice) -> None:
+    if network.freeze_norm and network.start == RANDOM:
+        raise ValueError("freeze_norm with start random would keep batch norm statistics that nothing measured")

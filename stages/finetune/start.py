@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import torch
 from torch import nn
 
 from stages.backbones import registry
+from stages.backbones.about import read_about
 from stages.backbones.states import load_strictly, read_state
 from stages.errors import SettingError
-from stages.finetune.checkpoint import read_about
-from stages.finetune.network import Backbone, Finetuned, choose_tap
-from stages.finetune.settings import RANDOM, FinetuneSettings
+from stages.finetune.network import Backbone, EndToEnd, Finetuned, choose_tap
+from stages.finetune.settings import RANDOM, FinetuneSettings, HeadChoice, PhotosChoice
+from stages.heads import registry as heads
 from stages.heads.margins import Classifier, MarginClassifier, classifier
+
+HEAD = "head.safetensors"
+"""The file of a head that was trained end to end, beside the networks' files."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,12 @@ class Started:
     """What was done.
 
     Attributes:
-        kept: whether the last layer is another fine-tune's.
-        said: a line each on the backbone and the last layer.
+        kept: whether the last layer, or the head, is another fine-tune's.
+        said: a line each on the networks and on what is above them.
     """
 
     kept: bool
-    said: tuple[str, str]
+    said: tuple[str, ...]
 
 
 def start(
@@ -38,7 +43,8 @@ def start(
     Args:
         classes: K names, in the order of the labels.
         weights_dir: the weights folder.
-        previous: folder of the fine-tune that `settings.start` names, with what `checkpoint.save_parts` wrote.
+        previous: the file of the network's weights, in the folder of the fine-tune that `settings.start` names, with
+            what `checkpoint.save_parts` wrote.
 
     Raises:
         SettingError: the settings do not fit the backbone, or `keep_last` the classes.
@@ -50,17 +56,56 @@ def start(
         asked = settings.classifier
         last = classifier(asked.kind, backbone.width, len(classes), asked.margin, asked.schedule)
     network = Finetuned(backbone, last, settings.unit, classes, settings.dropout)
-    kept, said = _keep_last(network, settings, previous)
+    kept, said = _keep(last, "last layer", describe(network, settings), settings, previous)
     return network.train(), Started(kept, (origin, said))
 
 
-def start_backbone(
-    settings: FinetuneSettings, *, weights_dir: Path, previous: Path | None = None, part: str = "backbone"
-) -> tuple[Backbone, str]:
-    """The backbone alone and a line that says where it is from; see `start`. Random weights are torch's to draw.
+def start_joint(
+    settings: FinetuneSettings, classes: tuple[str, ...], *, weights_dir: Path, previous: Mapping[str, Path]
+) -> tuple[EndToEnd, Started]:
+    """The networks and the head that `settings` ask for, as `start`. The head is kept from the fine-tune that
+    `settings.start` names.
 
     Args:
-        part: of the other fine-tune: `backbone`, or `faces` or `photos` of one with a head.
+        previous: for each network that starts from a fine-tune, by its name in `settings.networks`, see `start`.
+
+    Raises:
+        SettingError, WeightsError: as `start`.
+    """
+    assert settings.head is not None  # noqa: S101 - whoever calls this has one
+    made, said = [], []
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings.seed)
+        for part, asked in settings.networks.items():
+            network, origin = start_backbone(asked, weights_dir=weights_dir, previous=previous.get(part))
+            made.append(network)
+            said.append(origin)
+        faces = None if settings.unit == "photo" else made[0]
+        photos = made[0] if settings.unit == "photo" else made[1] if len(made) > 1 else None
+        widths = (faces.width if faces else 0, photos.width if photos else 0)
+        head = build_head(settings.head, widths, len(classes))
+    network = EndToEnd(head, faces, photos, classes)
+    kept, of_head = _keep(head, "head", describe_joint(network, settings), settings, previous.get("backbone"))
+    return network.train(), Started(kept, (*said, of_head))
+
+
+def build_head(head: HeadChoice, widths: tuple[int, int], classes: int) -> nn.Module:
+    """An untrained head; torch draws its weights.
+
+    Args:
+        widths: of a face's and of a photo's vector, 0 where there is no such network.
+
+    Raises:
+        SettingError: there is no such kind of head.
+    """
+    module, variant = heads.find(head.kind)
+    return module.build(variant, *widths, classes, head.dropout)
+
+
+def start_backbone(
+    settings: FinetuneSettings | PhotosChoice, *, weights_dir: Path, previous: Path | None = None
+) -> tuple[Backbone, str]:
+    """The backbone alone and a line that says where it is from; see `start`. Random weights are torch's to draw.
 
     Raises:
         SettingError, WeightsError: as `start`.
@@ -68,7 +113,7 @@ def start_backbone(
     spec = registry.get_spec(settings.backbone)
     tap = choose_tap(spec, settings.tap)
     if settings.previous is not None:
-        net = load_finetuned(settings.backbone, _folder(settings, previous) / f"{part}.safetensors")
+        net = load_finetuned(settings.backbone, _file(settings, previous))
         origin = f"fine-tune {settings.previous}"
     elif settings.start == RANDOM:
         net, origin = registry.build(settings.backbone), "random weights"
@@ -87,40 +132,52 @@ def load_finetuned(name: str, path: Path) -> nn.Module:
     about = read_about(path)
     with torch.random.fork_rng(devices=[]):  # the random weights that are about to be overwritten
         net = registry.build(name)
-    load_strictly(net, read_state(path), path.with_name(f"{path.name} (of {about.get('backbone', 'another network')})"))
+    load_strictly(net, read_state(path), path.with_name(f"{path.name} (of {about.get(path.stem, 'another network')})"))
     return net
 
 
-def _folder(settings: FinetuneSettings, previous: Path | None) -> Path:
+def _file(settings: FinetuneSettings | PhotosChoice, previous: Path | None) -> Path:
     if previous is None:
         raise SettingError(f"start is {settings.start}, and that fine-tune is not there: run it first")
     return previous
 
 
-def _keep_last(network: Finetuned, settings: FinetuneSettings, previous: Path | None) -> tuple[bool, str]:
-    """Take over the last layer of another fine-tune where it fits."""
-    count = f"the last layer is new, for {len(network.classes)} classes"
+def _keep(
+    above: Classifier | nn.Module,
+    what: str,
+    about: Mapping[str, object],
+    settings: FinetuneSettings,
+    previous: Path | None,
+) -> tuple[bool, str]:
+    """Take over the last layer or the head of another fine-tune where it fits; whether it did, and a line on it.
+
+    Args:
+        what: `last layer` or `head`.
+        about: what the new one would say of itself.
+    """
+    classes = about["classes"]
+    new = f"the {what} is new, for {len(classes) if isinstance(classes, list) else 0} classes"
     if settings.previous is None or settings.keep_last is False:
-        return False, count
-    path = _folder(settings, previous) / "last_layer.safetensors"
-    why = _differs(network, settings, read_about(path)) if path.exists() else "that fine-tune had a head instead"
+        return False, new
+    path = _file(settings, previous).with_name(f"{what.replace(' ', '_')}.safetensors")
+    other = "last layer" if what == "head" else "head"
+    same = ("classes", "kind", "widths" if what == "head" else "tap")
+    why = differs(about, read_about(path), same) if path.exists() else f"that fine-tune had a {other} instead"
     if why:
         if settings.keep_last:
-            raise SettingError(f"keep_last is true, but the last layer of {settings.previous} does not fit: {why}")
-        return False, f"{count}: {why}"
-    last: Classifier = network.last_layer
-    load_strictly(last, read_state(path), path)
-    if isinstance(last, MarginClassifier):
-        last.iteration.zero_()  # the schedule of lambda begins again
-    return True, f"the last layer is kept from fine-tune {settings.previous}"
+            raise SettingError(f"keep_last is true, but the {what} of {settings.previous} does not fit: {why}")
+        return False, f"{new}: {why}"
+    load_strictly(above, read_state(path), path)
+    if isinstance(above, MarginClassifier):
+        above.iteration.zero_()  # the schedule of lambda begins again
+    return True, f"the {what} is kept from fine-tune {settings.previous}"
 
 
-def _differs(network: Finetuned, settings: FinetuneSettings, about: dict[str, object]) -> str:
-    """Why the other last layer does not fit; empty where it does."""
-    for name, now in describe(network, settings).items():
-        before = about.get(name)
-        if before != now and name in ("classes", "kind", "tap"):
-            return f"its {name} was {_words(before)} and is {_words(now)}"
+def differs(now: Mapping[str, object], before: Mapping[str, object], names: Iterable[str]) -> str:
+    """Which of these two fine-tunes' descriptions say differently, the first one; empty where none does."""
+    for name in names:
+        if before.get(name) != now.get(name):
+            return f"its {name} was {_words(before.get(name))} and is {_words(now.get(name))}"
     return ""
 
 
@@ -132,6 +189,22 @@ def describe(network: Finetuned, settings: FinetuneSettings) -> dict[str, object
         "unit": network.unit,
         "classes": list(network.classes),
         "kind": settings.classifier.kind,
+    }
+
+
+def describe_joint(network: EndToEnd, settings: FinetuneSettings) -> dict[str, object]:
+    """As `describe`: each network's name by that of its file, and of the head its kind and the widths of a face's and
+    of a photo's vector."""
+    assert settings.head is not None  # noqa: S101 - the network has one
+    networks = [one for one in (network.faces, network.photos) if one is not None]
+    named = dict(zip(settings.networks, networks, strict=True))
+    return {
+        **{part: one.spec.name for part, one in named.items()},
+        "taps": {part: one.tap.name for part, one in named.items()},
+        "unit": settings.unit,
+        "classes": list(network.classes),
+        "kind": settings.head.kind,
+        "widths": [0 if one is None else one.width for one in (network.faces, network.photos)],
     }
 
 

@@ -11,30 +11,42 @@ from pathlib import Path
 
 import numpy as np
 
+from stages import predictions as prediction_files
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.fuse.settings import EnsembleSettings, FuseSettings
+from stages.predictions import COMMANDS, WORDS, Predictions, require_held_out
 from stages.train import attention as attention_files
-from stages.train import predictions as prediction_files
 from stages.train.models import save_ensemble
-from stages.train.predictions import Predictions
+
+_MEMBERS = ("heads", "finetuned")
+"""Folders of predictions that are averaged."""
 
 
-def run(settings: FuseSettings, artifacts: Path) -> list[Predictions]:
-    """Fuse what is in `artifacts/predictions/heads`; write `predictions/fused/`, `attention/fused/`, `models/fused/`.
+def run(settings: FuseSettings, artifacts: Path, judged: str = "test") -> list[Predictions]:
+    """Fuse what is in `predictions/heads` and `predictions/finetuned` of `artifacts`; write `predictions/fused/`,
+    `attention/fused/` and `models/fused/`.
 
     What an earlier run wrote there is removed, but not before all ensembles are computed. An ensemble gets a model
-    folder, and attention, where all of its members have them.
+    folder, and attention, where all of its members have them: a fine-tuned network has neither.
+
+    Args:
+        judged: the split that `evaluate` scores, of which no member's fine-tuned weights may have seen a sample.
 
     Raises:
         MissingInputError: there are no predictions.
         SettingError: an ensemble names a member that does not exist, or names one twice.
-        DataError: members differ in their samples or classes.
+        DataError: members differ in their samples or classes, or one has seen samples of `judged`.
     """
-    paths = sorted((artifacts / "predictions" / "heads").glob("*.csv"))
+    folder = artifacts / "predictions"
+    paths = [path for name in _MEMBERS for path in sorted((folder / name).glob("*.csv"))]
     if not paths:
-        raise MissingInputError(f"{artifacts / 'predictions' / 'heads'}: no predictions; run kuleshov train")
-    heads = [prediction_files.read(path) for path in paths]
-    jobs = {name: members_of(name, ensemble, heads) for name, ensemble in settings.ensembles.items()}
+        raise MissingInputError(f"{folder / 'heads'}: no predictions; run kuleshov train")
+    known = [prediction_files.read(path) for path in paths]
+    jobs = {name: members_of(name, ensemble, known) for name, ensemble in settings.ensembles.items()}
+    for name, (members, _) in jobs.items():
+        for one in members:
+            who = f"fuse.ensembles.{name}: {WORDS[one.kind]} {one.name}"
+            require_held_out(who, one.sample_ids, one.splits, one.seen, judged)
     fused = [mean_of(name, members, weights) for name, (members, weights) in jobs.items()]
     for folder in ("predictions/fused", "attention/fused", "models/fused"):
         shutil.rmtree(artifacts / folder, ignore_errors=True)
@@ -52,32 +64,37 @@ def run(settings: FuseSettings, artifacts: Path) -> list[Predictions]:
 
 
 def members_of(
-    name: str, ensemble: EnsembleSettings, heads: Sequence[Predictions]
+    name: str, ensemble: EnsembleSettings, known: Sequence[Predictions]
 ) -> tuple[list[Predictions], list[float]]:
-    """The members an ensemble names, in the order of `heads`, and their weights, which sum to 1.
+    """The members an ensemble names, in the order of `known`, and their weights, which sum to 1.
+
+    Args:
+        known: heads and fine-tunes, no two of one name.
 
     Raises:
-        SettingError: a name is not among `heads`, or a member is named twice (by itself, or by itself and its head).
+        SettingError: a name is not among `known`, or a member is named twice (by itself, or by itself and its head).
     """
     where = f"fuse.ensembles.{name}.members"
     weights: dict[str, float] = {}
     for i, member in enumerate(ensemble.members):
-        found = [p.name for p in heads if member in (p.name, p.head)]
+        found = [p.name for p in known if member in (p.name, p.head)]
         if not found:
-            known = ", ".join(sorted({p.head for p in heads}))
-            raise SettingError(f"{where}: no head {member!r}; there are {known}, and each one's seeds as HEAD-sSEED")
+            names = ", ".join(sorted({p.head for p in known}))
+            raise SettingError(
+                f"{where}: no head or fine-tune {member!r}; there are {names}, and each one's seeds as HEAD-sSEED"
+            )
         share = ensemble.weights[i] / len(found) if ensemble.weights else 1.0
         for one in found:
             if one in weights:
                 raise SettingError(f"{where}: {one} is named twice, the second time as {member!r}; name it once")
             weights[one] = share
     total = sum(weights.values())
-    chosen = [p for p in heads if p.name in weights]
+    chosen = [p for p in known if p.name in weights]
     return chosen, [weights[p.name] / total for p in chosen]
 
 
 def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
-    """Weighted mean of the members' probabilities.
+    """Weighted mean of the members' probabilities; a sample that one of them has seen is seen.
 
     Args:
         weights: one per member, none negative, not all 0; they need not sum to 1.
@@ -94,13 +111,15 @@ def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float])
         if other.sample_ids != first.sample_ids:
             only = sorted(set(other.sample_ids) ^ set(first.sample_ids))
             differ = f"different samples ({len(only)}, such as {only[0]!r})" if only else "samples in another order"
+            faceless = "; a fine-tune on faces has no answer where there is no face"
             raise DataError(
                 f"ensemble {name!r}: {other.name} and {first.name} predict {differ}; give their heads the same blocks, "
-                "or mend what failures/train.csv names"
+                f"or mend what failures/train.csv names{faceless if other.kind != first.kind else ''}"
             )
         if (other.splits, other.labels) != (first.splits, first.labels):
             raise DataError(
-                f"ensemble {name!r}: {other.name} and {first.name} differ in splits or labels; run kuleshov train again"
+                f"ensemble {name!r}: {other.name} and {first.name} differ in splits or labels; run "
+                f"{' and '.join(dict.fromkeys(COMMANDS[one.kind] for one in (first, other)))} again"
             )
     stacked = np.stack([p.probabilities for p in members])
     mean = np.tensordot(np.asarray(weights), stacked, axes=1)
@@ -114,4 +133,5 @@ def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float])
         labels=first.labels,
         classes=first.classes,
         probabilities=mean / mean.sum(1, keepdims=True),
+        seen=np.logical_or.reduce([p.seen for p in members]),
     )

@@ -13,7 +13,7 @@ class EnsembleSettings(Settings):
     """One ensemble.
 
     Attributes:
-        members: names of heads (all their seeds) or of single members (`HEAD-sSEED`), each member once.
+        members: names of heads and fine-tunes (all their seeds) or of single members (`HEAD-sSEED`), each member once.
         weights: one per member, as given, not fitted; None: all the same. A head's weight is shared by its seeds.
     """
 

@@ -64,12 +64,10 @@ def assign_splits(samples: Sequence[Splittable], *, val: float, test: float, see
         )
     units = _units(samples, seed)
     sides = _Sides({"train": 1 - val - test, "val": val, "test": test}, units)
-    holders = Counter(label for unit in units for label in unit.labels)
-    kept = [unit for unit in units if any(holders[label] == 1 for label in unit.labels)]
+    kept, free = _by_need(units)
     for unit in kept:
         sides.place(unit, "train")
-    free = [unit for unit in units if unit.labels and not any(holders[label] == 1 for label in unit.labels)]
-    for unit in sorted(free, key=lambda unit: (-len(unit.members), min(holders[x] for x in unit.labels), unit.rank)):
+    for unit in free:
         sides.place(unit, sides.neediest(unit))
     sides.fill_empty(free)
     placed = ["test"] * len(samples)
@@ -77,6 +75,42 @@ def assign_splits(samples: Sequence[Splittable], *, val: float, test: float, see
         for index in members:
             placed[index] = split
     return placed
+
+
+def place_evenly(samples: Sequence[Splittable], count: int) -> list[int]:
+    """The part of each sample, 0 <= part < count, by the rule of `assign_splits` with equal shares and seed 0.
+
+    Without any of the parts every label is left: a unit that alone holds one is in no part, -1, and so is the smallest
+    of those that hold a label of one part only. Units without any label go where there is most room.
+    """
+    units = _units(samples, 0)
+    sides = _Sides({str(part): 1 / count for part in range(count)}, units)
+    _, free = _by_need(units)
+    for unit in [*free, *(unit for unit in units if not unit.labels)]:
+        sides.place(unit, sides.neediest(unit))
+    placed = [-1] * len(samples)
+    for part, members in sides.members():
+        for index in members:
+            placed[index] = int(part)
+    holders: dict[str, list[_Unit]] = {}
+    for unit in units:
+        for label in unit.labels:
+            holders.setdefault(label, []).append(unit)
+    for _, some in sorted(holders.items()):
+        parts = {placed[unit.members[0]] for unit in some}
+        if len(parts) == 1 and -1 not in parts:
+            smallest = min(some, key=lambda unit: (len(unit.members), unit.rank))
+            for index in smallest.members:
+                placed[index] = -1
+    return placed
+
+
+def _by_need(units: Sequence[_Unit]) -> tuple[list[_Unit], list[_Unit]]:
+    """Units that alone hold a label, and the other labelled ones in the order in which they are placed."""
+    holders = Counter(label for unit in units for label in unit.labels)
+    alone = [unit for unit in units if any(holders[label] == 1 for label in unit.labels)]
+    free = [unit for unit in units if unit.labels and not any(holders[label] == 1 for label in unit.labels)]
+    return alone, sorted(free, key=lambda u: (-len(u.members), min(holders[label] for label in u.labels), u.rank))
 
 
 def _units(samples: Sequence[Splittable], seed: int) -> list[_Unit]:
@@ -120,7 +154,7 @@ class _Sides:
         def need(split: str) -> tuple[float, float]:
             share, held = self._shares[split], self._held[split]
             labels = sum(count * (share - held[label] / self._totals[label]) for label, count in unit.labels.items())
-            return round(labels, 9), round(share - self._filled[split] / self._size, 9)
+            return round(labels, 9), round(share - self._filled[split] / max(self._size, 1), 9)
 
         return max(self._shares, key=need)
 

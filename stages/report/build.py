@@ -8,9 +8,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from stages.predictions import Predictions
 from stages.report import charts, choice, pictures, tables, words
 from stages.report.inputs import ReportInputs
-from stages.train.predictions import Predictions
 from stages.whole import whole
 
 
@@ -34,6 +34,7 @@ def build_report(inputs: ReportInputs) -> str:
             title=inputs.title,
             style=Markup(_file("style.css")),  # noqa: S704  # our own file, not a user's words
             metrics=metrics,
+            finetuned=bool(metrics.get("finetuned")),
             member=member,
             headline=words.headline(metrics, member),
             verdict=words.verdict(metrics, member),
@@ -63,7 +64,7 @@ def write_report(inputs: ReportInputs, path: Path) -> None:
 
 
 def _speaker(inputs: ReportInputs) -> Predictions | None:
-    """The predictions the gallery shows: the headline's ensemble, or the first seed of its head."""
+    """The predictions the gallery shows: the headline's ensemble, or the first seed of its head or fine-tune."""
     mine = [p for p in inputs.predictions if p.head == inputs.member]
     return min(mine, key=lambda p: (p.kind != "fused", p.seed or 0), default=None)
 

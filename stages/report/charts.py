@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.report.words import NONE, interval, percent
+from stages.report.words import NONE, interval, kind_of, percent, trained
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Mark:
 
     Attributes:
         name: the member.
-        kind: `fused`, `head` or `baseline`.
+        kind: `fused`, `head`, `finetuned` or `baseline`.
         value: text of the value.
         spread: text of the interval, or of the standard deviation.
         at, low, high: positions.
@@ -65,9 +65,12 @@ class Scale:
 
 
 def accuracy_chart(metrics: Mapping[str, Any]) -> Chart:
-    """Dot and whisker of each member's accuracy: ensembles, heads (mean over seeds), the baseline."""
+    """Dot and whisker of each member's accuracy: ensembles, heads and fine-tunes (mean over seeds), the baseline."""
     rows = [(name, "fused", one["accuracy"], one["accuracy"]["value"]) for name, one in metrics["fused"].items()]
-    rows += [(name, "head", one["accuracy"], one["accuracy"]["mean"]) for name, one in metrics["heads"].items()]
+    rows += [
+        (name, kind_of(metrics, name), one["accuracy"], one["accuracy"]["mean"])
+        for name, one in trained(metrics).items()
+    ]
     base = metrics["baseline"]
     if base["class"] is not None:
         rows.append((f"always {base['class']}", "baseline", base["accuracy"], base["accuracy"]["value"]))
@@ -80,18 +83,18 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> Chart:
 
 
 def seeds_chart(metrics: Mapping[str, Any]) -> Chart | None:
-    """The accuracy of each seed of each head; None when no head has more than one seed."""
-    heads = {name: one for name, one in metrics["heads"].items() if len(one["seeds"]) > 1}
-    if not heads:
+    """The accuracy of each seed of each head and fine-tune; None when none has more than one seed."""
+    several = {name: one for name, one in trained(metrics).items() if len(one["seeds"]) > 1}
+    if not several:
         return None
-    values = {name: [seed["accuracy"]["value"] for seed in one["seeds"].values()] for name, one in heads.items()}
+    values = {name: [seed["accuracy"]["value"] for seed in one["seeds"].values()] for name, one in several.items()}
     scale = Scale([value for found in values.values() for value in found])
     marks = []
-    for name, one in heads.items():
+    for name, one in several.items():
         mean, sd = one["accuracy"]["mean"], one["accuracy"]["sd"]
         known = [value for value in values[name] if value is not None]
         dots = tuple(scale(value) or 0.0 for value in known)
         spread = NONE if sd is None else f"sd {100 * sd:.1f}"
         text = f"{percent(min(known))} to {percent(max(known))}" if known else NONE
-        marks.append(Mark(name, "head", text, spread, scale(mean), None, None, dots))
+        marks.append(Mark(name, kind_of(metrics, name), text, spread, scale(mean), None, None, dots))
     return Chart(tuple(marks), scale.ticks(), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.index.manifest import Manifest, Sample
-from stages.train.predictions import Predictions
+from stages.predictions import Predictions
 
 
 @dataclass(frozen=True)

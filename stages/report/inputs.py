@@ -12,7 +12,8 @@ from typing import Any
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.index.manifest import Manifest
 from stages.ledger import Ledger
-from stages.train.predictions import Predictions, read_all
+from stages.predictions import Predictions, read_all
+from stages.report.words import trained
 
 Row = Mapping[str, str]
 MAX_GALLERY = 200
@@ -34,7 +35,7 @@ class ReportInputs:
         title: of the page.
         gallery_size: how many photos to show, 0 to 200; 0 puts no photo into the file.
         headline: the member named before scoring that the first sentence speaks of; the first ensemble by name, or
-            else the first head, when None.
+            else the first head, or else the first fine-tuned network, when None.
 
     Raises:
         SettingError: gallery_size out of range, or a headline that was not scored.
@@ -55,14 +56,14 @@ class ReportInputs:
     def __post_init__(self) -> None:
         if not 0 <= self.gallery_size <= MAX_GALLERY:
             raise SettingError(f"gallery_size is {self.gallery_size}: give 0 to {MAX_GALLERY}")
-        members = [*self.metrics["fused"], *self.metrics["heads"]]
+        members = [*self.metrics["fused"], *trained(self.metrics)]
         if self.headline is not None and self.headline not in members:
             raise SettingError(f"headline {self.headline!r} was not scored; choose one of {', '.join(members)}")
 
     @property
     def member(self) -> str | None:
-        """The ensemble or head the first sentence speaks of; None when there is no member."""
-        return self.headline or next(iter([*self.metrics["fused"], *self.metrics["heads"]]), None)
+        """Whom the first sentence speaks of: an ensemble, head or fine-tune; None when there is no member."""
+        return self.headline or next(iter([*self.metrics["fused"], *trained(self.metrics)]), None)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

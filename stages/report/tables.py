@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.ledger import Ledger
-from stages.report.words import NONE, interval, percent, plural, points, signed_interval
+from stages.report.words import NONE, interval, kind_of, percent, plural, points, signed_interval, trained
 
 SHOWN_FAILURES = 20
 
@@ -53,13 +53,13 @@ class Result:
 
 
 def results(metrics: Mapping[str, Any]) -> list[Result]:
-    """Ensembles, heads (means over seeds) and the baseline."""
+    """Ensembles, heads and fine-tuned networks (means over seeds), and the baseline."""
     rows = []
     for name, one in metrics["fused"].items():
         rows.append(_result(name, "ensemble", one, "value"))
-    for name, one in metrics["heads"].items():
-        seeds = one["accuracy"]["n_seeds"]
-        rows.append(_result(name, f"head, {plural(seeds, 'seed')}", one, "mean"))
+    for name, one in trained(metrics).items():
+        kind = "head" if kind_of(metrics, name) == "head" else "fine-tune"
+        rows.append(_result(name, f"{kind}, {plural(one['accuracy']['n_seeds'], 'seed')}", one, "mean"))
     base = metrics["baseline"]
     if base["class"] is not None:
         rows.append(_result(f"always {base['class']}", "baseline", base, "value"))
@@ -87,8 +87,8 @@ def subsets(metrics: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list
     found = metrics["subsets"]
     columns = [f"{name or 'no subset'} (n = {one['n']})" for name, one in found.items()]
     rows: list[tuple[str, list[tuple[str, str]]]] = []
-    for kind in ("fused", "heads"):
-        for name in metrics[kind] if found else ():
+    for kind in ("fused", "heads", "finetuned"):
+        for name in metrics.get(kind, ()) if found else ():
             rows.append((name, [_estimate(one[kind][name]) for one in found.values()]))
     if found and metrics["baseline"]["class"] is not None:
         rows.append((f"always {metrics['baseline']['class']}", [_estimate(one["baseline"]) for one in found.values()]))
@@ -100,10 +100,10 @@ def _estimate(found: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def recalls(metrics: Mapping[str, Any], member: str | None) -> list[tuple[str, int, str, str, str]]:
-    """(class, n, recall, interval, precision) of an ensemble, or of the first seed of a head."""
+    """(class, n, recall, interval, precision) of an ensemble, or of the first seed of a head or fine-tune."""
     if member is None:
         return []
-    one = metrics["fused"].get(member) or next(iter(metrics["heads"][member]["seeds"].values()))
+    one = metrics["fused"].get(member) or next(iter(trained(metrics)[member]["seeds"].values()))
     return [
         (name, found["n"], percent(found["value"]), interval(found), percent(one["precision"][name]["value"]))
         for name, found in one["recall"].items()
@@ -115,7 +115,7 @@ def confusions(metrics: Mapping[str, Any], member: str | None) -> list[Confusion
     every: list[Confusion] = []
     for name, one in metrics["fused"].items():
         every.append(_confusion(name, f"n = {one['n']}", metrics["classes"], one["confusion"]))
-    for name, one in metrics["heads"].items():
+    for name, one in trained(metrics).items():
         seeds = one["accuracy"]["n_seeds"]
         title = f"n = {one['n']}" if seeds == 1 else f"n = {one['n']} for each of {seeds} seeds, summed"
         every.append(_confusion(name, title, metrics["classes"], one["confusion"]))

@@ -36,6 +36,16 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}".replace(",", "\u2009")
 
 
+def trained(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Name -> scores of each member that has seeds: heads, then fine-tuned networks."""
+    return {**metrics["heads"], **metrics.get("finetuned", {})}  # metrics of an older version have no fine-tunes
+
+
+def kind_of(metrics: Mapping[str, Any], name: str) -> str:
+    """`head` or `finetuned`, of a member that has seeds."""
+    return "head" if name in metrics["heads"] else "finetuned"
+
+
 def how(metrics: Mapping[str, Any]) -> str:
     """One clause that says what the intervals are, for captions."""
     found = metrics["interval"]
@@ -53,10 +63,10 @@ def headline(metrics: Mapping[str, Any], member: str | None) -> list[tuple[str, 
     if member is None or not metrics["n"]:
         return [(f"Nothing is scored on {metrics['split']}: no sample there has exactly one label.", False)]
     fused = metrics["fused"].get(member)
-    found = fused or metrics["heads"][member]
+    found = fused or trained(metrics)[member]
     accuracy = found["accuracy"]
     value = accuracy["value"] if fused else accuracy["mean"]
-    who = "The ensemble " if fused else "The head "
+    who = "The ensemble " if fused else "The head " if kind_of(metrics, member) == "head" else "The fine-tuned network "
     many = plural(accuracy["n"], f"{metrics['split']} photo")
     over = "" if fused else f" (mean of {plural(accuracy['n_seeds'], 'seed')})"
     base = metrics["baseline"]
@@ -81,7 +91,7 @@ def headline(metrics: Mapping[str, Any], member: str | None) -> list[tuple[str, 
 
 def verdict(metrics: Mapping[str, Any], member: str | None) -> str:
     """Whether the difference to the baseline is clear; empty where it is not known."""
-    one = metrics["fused"].get(member) or metrics["heads"].get(member)
+    one = metrics["fused"].get(member) or trained(metrics).get(member or "")
     found = one["over_baseline"] if one else None
     if found is None or found["low"] is None:
         return ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from stages.finetune.settings import PREVIOUS
 from stages.settings import Settings
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -21,8 +22,9 @@ class HeadSettings(Settings):
 
     Attributes:
         kind: `FILE:VARIANT` of `stages/heads/`.
-        faces: blocks whose rows are joined to a face's vector.
-        global_: blocks whose rows are joined to the photo's vector (`global` in params.yaml).
+        faces: blocks whose rows are joined to a face's vector; none for a head that does not read faces.
+        global_: blocks whose rows are joined to the photo's vector (`global` in params.yaml); none for a head that does
+            not read photos.
         epochs: passes over the training split.
         batch_size: samples.
         learning_rate: of SGD at the start.
@@ -35,11 +37,13 @@ class HeadSettings(Settings):
             features of different networks have different scales, and no layer below them can learn it away.
         views: `plain`, or `drawn`: training takes one of the cached views (`extract.views`) of each sample and epoch.
             What is predicted is always the plain one.
+        start: `finetune:NAME`: the head's weights at the start are those of that fine-tune, which trained it end to end
+            (`kuleshov finetune NAME --head`); None: weights of its own, drawn from the seed.
     """
 
     kind: str
-    faces: tuple[BlockName, ...] = Field(min_length=1)
-    global_: tuple[BlockName, ...] = Field(min_length=1, alias="global")
+    faces: tuple[BlockName, ...] = ()
+    global_: tuple[BlockName, ...] = Field(default=(), alias="global")
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
@@ -51,6 +55,21 @@ class HeadSettings(Settings):
     max_faces: int = Field(default=15, ge=1)
     standardize: bool = True
     views: Literal["plain", "drawn"] = "plain"
+    start: str | None = Field(default=None, pattern=rf"^{PREVIOUS}{_FILE_NAME.pattern}$")
+
+    @model_validator(mode="after")
+    def _features_as_they_are(self) -> HeadSettings:
+        if self.start is not None and self.standardize:
+            raise ValueError(
+                f"start is {self.start} and standardize is true: a head that was trained end to end saw features as "
+                "they are; use standardize: false"
+            )
+        return self
+
+    @property
+    def previous(self) -> str | None:
+        """The fine-tune that the head starts from, if any."""
+        return None if self.start is None else self.start.removeprefix(PREVIOUS)
 
 
 class TrainSettings(Settings):

@@ -44,7 +44,14 @@ def changed(before: dict[str, list[list[str]]], after: dict[str, list[list[str]]
 
 def test_index_writes_the_keys_that_the_stages_stand_for(project: Path, kuleshov: Run, keys: Callable) -> None:
     found = keys()
-    assert set(found) == {"detect", "align", "extract/resnet29", "extract/expression", "extract/effnet_lite0"}
+    assert set(found) == {
+        "detect",
+        "align",
+        "finetune",
+        "extract/resnet29",
+        "extract/expression",
+        "extract/effnet_lite0",
+    }
     assert kuleshov("-C", project, "detect")[0] == 0
     with open(project / "artifacts" / "blocks" / "detect.csv", newline="") as handle:
         written = {row[0] for row in list(csv.reader(handle))[1:]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,23 @@ def test_a_bad_allowance_is_named_once(project: Path) -> None:
     edit(project, "max_failures: 5%", "max_failures: 500%")
     with pytest.raises(SettingError, match=r"params.yaml: max_failures is '500%': give a count"):
         params.load(project)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("attention_c", "head train.heads.attention_c and fine-tune finetune.attention_c have the same name"),
+        ("all_heads", "ensemble fuse.ensembles.all_heads and fine-tune finetune.all_heads have the same name"),
+        ("attention_c-s0", "fine-tune name 'attention_c-s0': it ends as the name of one seed's member does"),
+    ],
+)
+def test_a_fine_tune_is_called_as_no_other_member_is(project: Path, name: str, words: str) -> None:
+    import yaml
+
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    values["fuse"] = {"ensembles": {"all_heads": {"members": ["attention_c"]}}}
+    values["finetune"] = {"local": {"preset": "gupta-local"}}
+    params.parse(values, "params.yaml")
+    values["finetune"] = {name: {"preset": "gupta-local"}}
+    with pytest.raises(SettingError, match=re.escape(words)):
+        params.parse(values, "params.yaml")

@@ -23,8 +23,7 @@ def test_the_repository_s_own_project_is_what_init_writes(name: str) -> None:
 def test_every_setting_of_params_is_a_dependency_of_some_stage() -> None:
     stages = yaml.safe_load(files(DEMO)["dvc.yaml"])["stages"]
     used = {p.split(".")[0] for s in stages.values() for p in s.get("do", s).get("params", [])}
-    by_hand = {"finetune"}  # what it changes reaches the stages through the keys of crops and of weights
-    assert used == set(params.Params.model_fields) - by_hand
+    assert used == set(params.Params.model_fields)
 
 
 def test_every_stage_is_a_command() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.index.manifest import Manifest, Sample
-from stages.train.predictions import Kind, Predictions, split_name
+from stages.predictions import Kind, Predictions, split_name
 
 MakeManifest = Callable[..., Manifest]
 MakeMember = Callable[..., Predictions]

@@ -14,8 +14,8 @@ from stages.errors import DataError, MissingInputError, SettingError
 from stages.evaluate.plots import ACCURACY_COLUMNS, accuracy_rows, confusion_rows
 from stages.evaluate.run import evaluate, headline, write_metrics
 from stages.index.manifest import Manifest
+from stages.predictions import Kind, Predictions
 from stages.tables import write_csv
-from stages.train.predictions import Predictions
 
 MakeManifest = Callable[..., Manifest]
 MakeMember = Callable[..., Predictions]
@@ -222,3 +222,69 @@ def test_the_headlines_are_numbers_of_the_full_metrics(manifest: MakeManifest, m
     assert scores["mean"]["accuracy"] == pytest.approx((0.5 + 0.75) / 2)
     assert scores["baseline"]["accuracy"] == 0.5
     assert scores["mean"]["low"] == metrics["heads"]["mean"]["accuracy"]["low"]
+
+
+def test_fine_tuned_networks_are_scored_as_heads_are(
+    manifest: MakeManifest, member: MakeMember, tmp_path: Path
+) -> None:
+    corpus = manifest(train="aab", test="aabbab", subsets=["p", "p", "p", "q", "q", ""])
+    said = {0: "abbbbb", 1: "aabbab"}
+    heads = [member(corpus, text, name=f"mean-s{seed}") for seed, text in said.items()]
+    nets = [member(corpus, text, name=f"net-s{seed}", kind="finetuned") for seed, text in said.items()]
+    fused = member(corpus, "aabbab", name="all", kind="fused")
+    found = evaluate([*nets, fused, *heads], corpus, split="test")
+    assert found["finetuned"] == {"net": found["heads"]["mean"]}
+    assert all(one["finetuned"]["net"] == one["heads"]["mean"] for one in found["subsets"].values())
+    assert [name for name, *_ in accuracy_rows(found)] == ["all", "mean", "net", "baseline"]
+    assert list(headline(found)) == ["n", "all", "mean", "net", "baseline"]
+    assert headline(found)["net"] == headline(found)["mean"]
+    only = evaluate(nets, corpus, split="test")
+    assert (only["heads"], only["fused"], list(only["finetuned"]["net"]["seeds"])) == ({}, {}, ["0", "1"])
+    lacking = member(corpus, "aabba.", name="net-s2", kind="finetuned")
+    assert any(
+        "heads and fine-tunes are scored without" in text
+        for text in evaluate([lacking], corpus, split="test")["warnings"]
+    )
+    assert evaluate(heads, corpus, split="test")["finetuned"] == {}
+
+
+def test_confusion_rows_are_of_an_ensemble_or_else_of_a_head(manifest: MakeManifest, member: MakeMember) -> None:
+    corpus = manifest(train="ab", test="ab")
+    net = member(corpus, "bb", name="a-s0", kind="finetuned")
+    head = member(corpus, "aa", name="b-s0")
+    assert confusion_rows([net, head], corpus, split="test") == [("a", "a"), ("b", "a")]
+    assert confusion_rows([net], corpus, split="test") == [("a", "b"), ("b", "b")]
+    assert confusion_rows([net, head], corpus, split="test", member="a-s0") == [("a", "b"), ("b", "b")]
+
+
+@pytest.mark.parametrize(("kind", "word"), [("head", "head"), ("finetuned", "fine-tune"), ("fused", "ensemble")])
+def test_a_member_that_has_seen_what_is_judged_is_never_scored(
+    manifest: MakeManifest, member: MakeMember, kind: Kind, word: str
+) -> None:
+    corpus = manifest(train="ab", test="aabb")
+    one = member(corpus, "aabb", name="net-s0", kind=kind)
+    knows = replace(one, seen=np.array([False, False, True, True]))
+    good = member(corpus, "abab", name="other-s0")
+    words = rf"^{word} net-s0 has seen 2 of the 4 samples of split test, by content or group \(first test002\)"
+    for score in (evaluate, confusion_rows):
+        with pytest.raises(DataError, match=words):
+            score([good, knows], corpus, split="test")
+    on_train = member(corpus, "ab", name="net-s0", kind=kind, split="train")
+    both = replace(
+        one,
+        sample_ids=(*one.sample_ids, *on_train.sample_ids),
+        splits=(*one.splits, *on_train.splits),
+        labels=(*one.labels, *on_train.labels),
+        probabilities=np.concatenate([one.probabilities, on_train.probabilities]),
+        seen=np.array([False] * 4 + [True] * 2),
+    )
+    assert evaluate([both], corpus, split="test")["n"] == 4  # what it was trained on does not judge it
+
+
+def test_predictions_of_another_manifest_name_the_command_that_wrote_them(
+    manifest: MakeManifest, member: MakeMember
+) -> None:
+    corpus = manifest(train="ab", test="ab")
+    net = member(manifest(train="ab", test="ba"), "ab", name="net-s0", kind="finetuned")
+    with pytest.raises(DataError, match="run `kuleshov finetune` again"):
+        evaluate([net], corpus, split="test")

@@ -26,7 +26,7 @@ CLASSES = ("calm", "glad", "sad")
 FACES_OF = {"a.png": 3, "b.png": 1, "c.png": 0, "d.png": 4, "e.png": 2, "f.png": 1}
 LABELS_OF = {"a.png": "glad", "b.png": "calm", "c.png": "sad", "d.png": "sad", "e.png": "calm", "f.png": "glad"}
 FACES_OF_FRAME = (1, 0, 2, 1, 3, 1)
-TEMPLATES = ("box48", "sphere112x96")
+TEMPLATES = ("box48", "box64", "sphere112x96")
 
 
 @dataclass(frozen=True)

@@ -155,10 +155,12 @@ def test_photos_are_seen_mirrored_as_well(corpus: Any, of: Any) -> None:
 def test_mirroring_a_batch_turns_all_pictures() -> None:
     pixels = torch.arange(2 * 2 * 3 * 3, dtype=torch.uint8).reshape(2, 2, 3, 3)
     numbers = torch.arange(2)
-    turned = mirror(PixelBatch(pixels, numbers, pixels[:1], numbers, numbers))
+    boxes = torch.tensor([[0.0, 0.25, 0.5, 1.0], [0.5, 0.0, 0.75, 0.5]])
+    turned = mirror(PixelBatch(pixels, numbers, pixels[:1], numbers, numbers, boxes))
     assert torch.equal(turned.faces[1, 0, 0], pixels[1, 0, 2])
     assert torch.equal(turned.photos[0, 1, 2], pixels[0, 1, 0])
     assert turned.owner is numbers
+    assert turned.boxes.tolist() == [[0.5, 0.25, 1.0, 1.0], [0.25, 0.0, 0.5, 0.5]]
 
 
 def test_who_has_no_answer_is_recorded(new_corpus: Callable[[], Any]) -> None:

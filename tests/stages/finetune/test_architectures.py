@@ -28,7 +28,7 @@ rng = np.random.default_rng(0)
 pixels = torch.from_numpy(rng.integers(0, 256, (size, *spec.input_size, 3), dtype=np.uint8))
 none, rows = pixels[:0], torch.arange(size)
 faces, photos = (none, pixels) if unit == "photo" else (pixels, none)
-batch = PixelBatch(faces, rows[: len(faces)], photos, rows % 3, rows)
+batch = PixelBatch(faces, rows[: len(faces)], photos, rows % 3, rows, torch.zeros(len(faces), 4))
 start = time.process_time()
 with torch.inference_mode():
     network.eval()

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from stages.backbones.about import read_about
 from stages.errors import SettingError, WeightsError
-from stages.finetune.checkpoint import FILE, Checkpoint, data_hash, flat, load, read_about, save, save_parts
+from stages.finetune.checkpoint import FILE, Checkpoint, data_hash, flat, load, save, save_parts
 
 OF: dict[str, object] = {"learning_rate": 0.1, "schedule.at": [1.0, 2.0], "train": "a" * 64}
 MADE = Checkpoint(

@@ -115,6 +115,7 @@ class Colours:
                 torch.zeros(0, 8, 8, 3, dtype=torch.uint8),
                 torch.from_numpy(self.labels[rows]),
                 torch.from_numpy(rows),
+                torch.zeros(len(owner), 4),
             )
 
 

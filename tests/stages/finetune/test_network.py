@@ -64,6 +64,7 @@ def batch(faces_of: tuple[int, ...] = (2, 0, 1, 3), photos: bool = False) -> Pix
         torch.randint(256, (count if photos else 0, 8, 6, 3), generator=noise, dtype=torch.uint8),
         torch.arange(count) % len(CLASSES),
         torch.arange(count),
+        torch.rand(faces, 4, generator=noise),
     )
 
 
@@ -226,7 +227,8 @@ def test_a_head_end_to_end_teaches_both_networks(variant: str) -> None:
     below, above = made.groups()
     assert {id(p) for p in above} == {id(p) for p in made.head.parameters()}
     assert len(below) == 2 * len(list(Tiny().parameters()))
-    assert list(made.parts()) == ["faces", "photos", "head"]
+    assert list(made.parts()) == ["backbone", "photos", "head"]
+    assert list(EndToEnd(made.head, None, made.photos, CLASSES).parts()) == ["backbone", "head"]
 
 
 def test_end_to_end_is_the_head_on_the_backbones_vectors() -> None:
@@ -237,7 +239,7 @@ def test_end_to_end_is_the_head_on_the_backbones_vectors() -> None:
     alone = batch(photos=True)
     last = replace(
         alone, faces=alone.faces[3:], owner=torch.zeros(3, dtype=torch.int64), photos=alone.photos[3:],
-        labels=alone.labels[3:], rows=alone.rows[3:],
+        labels=alone.labels[3:], rows=alone.rows[3:], boxes=alone.boxes[3:],
     )  # fmt: skip
     torch.testing.assert_close(made(last)[0], found.logits[3])
     assert made.targets(shown)[1].all()
@@ -255,12 +257,11 @@ class Boxes(nn.Module):
 
 
 def test_boxes_are_where_their_faces_are() -> None:
-    made, shown = EndToEnd(Boxes(), backbone(), None, CLASSES), batch()
     boxes = torch.arange(24.0).reshape(6, 4)
-    found = made.answer(shown, boxes)
+    made, shown = EndToEnd(Boxes(), backbone(), None, CLASSES), replace(batch(), boxes=boxes)
+    found = made.answer(shown)
     expected = torch.stack([boxes[:2].sum(0), torch.zeros(4), boxes[2], boxes[3:].sum(0)])
     torch.testing.assert_close(found.logits, expected)
-    assert not made(shown).any()
 
 
 def test_end_to_end_without_a_face_or_with_one_sample() -> None:

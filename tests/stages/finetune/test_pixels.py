@@ -263,6 +263,28 @@ def test_faces_and_photo_together(corpus: Any) -> None:
     assert both[pixels.ids(np.arange(8)).index("c.png")][0] == b""
 
 
+def test_boxes_are_relative_and_are_mirrored_with_their_photo(corpus: Any) -> None:
+    source, samples = corpus.source(), corpus.manifest.samples
+    flipped = AugmentSettings(flip=True)
+    both = joint_pixels(source, samples, (FACE, PLAIN), (SCENE, flipped))
+    faces = face_pixels(source, samples, FACE, flipped, unit="faces")
+    [plain], [shown] = (both.batches(np.arange(8), 8, draw) for draw in (None, DRAW))
+    names = both.ids(plain.rows[plain.owner].numpy())
+    sizes = np.array([corpus.detections.sizes[name] for name in names], np.float32)
+    boxes = np.concatenate([corpus.detections.faces(sample.sample_id).boxes for sample in both.samples])
+    assert np.allclose(plain.boxes.numpy() * np.tile(sizes, 2), boxes, atol=1e-3)
+    turned = np.array([not torch.equal(shown.photos[i], plain.photos[i]) for i in range(8)])[plain.owner.numpy()]
+    assert 0 < turned.sum() < len(turned)
+    expected = plain.boxes.numpy().copy()
+    expected[turned] = 1 - expected[turned][:, [2, 1, 0, 3]]
+    expected[turned, 1::2] = plain.boxes.numpy()[turned, 1::2]
+    assert np.allclose(shown.boxes.numpy(), expected)
+    [alone] = faces.batches(np.arange(len(faces)), 8, DRAW)
+    assert torch.equal(alone.boxes, plain.boxes), "crops are mirrored one by one, where they are"
+    empty = all_of(photo_pixels(source, samples, SCENE, flipped), 8)[0].boxes
+    assert (empty.shape, empty.dtype) == ((0, 4), torch.float32)
+
+
 def test_samples_without_one_label_do_not_train(corpus: Any) -> None:
     samples = corpus.with_labels({"a.png": (), "b.png": ("calm", "sad")})
     for make in (

@@ -20,7 +20,7 @@ from stages.index.manifest import Manifest
 from stages.ledger import Ledger
 
 VALUES: dict[str, Any] = {
-    "backbone": "resnet_small:18",
+    "backbone": "mini_xception",
     "start": "random",
     "unit": "face",
     "epochs": 1,
@@ -67,25 +67,25 @@ def test_what_is_written(glad: Any, tmp_path: Path) -> None:
     assert result.weights == folder / "backbone.safetensors"
     assert {path.name for path in folder.iterdir()} == {
         *("backbone.safetensors", "backbone.seen.json", "last_layer.safetensors"),
-        *("steps.csv", "epochs.csv", "predictions.csv"),
+        *("steps.csv", "epochs.csv", "training.json"),
     }
     assert not ledger.entries, "c.png has no face, which is no failure"
-    assert (result.rows, result.left_out, result.unanswered) == (
+    assert (result.rows, result.left_out, result.trained) == (
         {"train": 3 + 1 + 2 + 1, "val": 3 + 8},
         {"without a face": 1},
-        1,
+        True,
     )
-    assert {split: count for split, (_, count) in result.accuracy.items()} == {"train": 4, "val": 2, "test": 1}
-    rows = table(folder / "predictions.csv")
-    assert [row["sample_id"] for row in rows] == ["a.png", "b.png", "clip.mp4", "d.png", "e.png", "f.png", "twin.png"]
-    assert list(rows[0]) == ["sample_id", "split", "label", "calm", "glad"]
-    assert all(float(row["calm"]) + float(row["glad"]) == pytest.approx(1) for row in rows)
-    assert (rows[0]["calm"], rows[0]["glad"]) == (rows[-1]["calm"], rows[-1]["glad"]), "the same photo twice"
+    found = result.answers
+    names = ["a.png", "b.png", "c.png", "clip.mp4", "d.png", "e.png", "f.png", "twin.png"]
+    assert [sample.sample_id for sample in found.samples] == names
+    assert found.answered.tolist() == [name != "c.png" for name in names]
+    assert found.probabilities[found.answered].sum(1) == pytest.approx(1)
+    assert (found.probabilities[0] == found.probabilities[-1]).all(), "the same photo twice"
     assert len(table(folder / "epochs.csv")) == 1
-    mode = stat.S_IMODE((folder / "predictions.csv").stat().st_mode)
+    mode = stat.S_IMODE((folder / "epochs.csv").stat().st_mode)
     assert stat.S_IMODE(result.weights.stat().st_mode) == mode, "others may read the weights as they may the tables"
-    found = load_finetuned("resnet_small:18", result.weights)
-    assert sum(value.numel() for value in found.parameters()) == 11_176_512
+    loaded = load_finetuned("mini_xception", result.weights)
+    assert sum(value.numel() for value in loaded.parameters()) == 56_951
 
 
 def test_it_says_what_it_has_seen_and_passes_it_on(glad: Any, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_it_says_what_it_has_seen_and_passes_it_on(glad: Any, tmp_path: Path) ->
     assert of_second.stopped == of_first.stopped, "what the first one has seen counts as well"
     assert (of_second.seed, of_second.start, of_second.classes) == (3, "finetune:first", ("calm", "glad"))
     assert second.started == (
-        "resnet_small:18 starts from fine-tune first",
+        "mini_xception starts from fine-tune first",
         "the last layer is kept from fine-tune first",
     )
 
@@ -138,8 +138,8 @@ def test_answers_follow_the_settings(glad: Any, tmp_path: Path) -> None:
     found = []
     for number, answer in enumerate(asked):
         result = tune(glad, tmp_path, f"run{number}", answer=answer)
-        rows = table(result.weights.parent / "predictions.csv")
-        found.append({row["sample_id"]: float(row["glad"]) for row in rows})
+        rows = zip(result.answers.samples, result.answers.probabilities[:, 1].tolist(), strict=True)
+        found.append({sample.sample_id: value for sample, value in rows})
     plain = found[0]
     for other in found[1:]:
         assert other["d.png"] != plain["d.png"], "it has four faces"
@@ -153,10 +153,14 @@ def test_answers_follow_the_settings(glad: Any, tmp_path: Path) -> None:
     [
         ({"start": "finetune:one"}, SettingError, "it cannot start from itself"),
         ({"start": "finetune:other"}, MissingInputError, "run kuleshov finetune other"),
-        ({"start": "weights"}, WeightsError, r"resnet_small:18: your own file is not there"),
+        (
+            {"start": "weights", "backbone": "resnet_small:18"},
+            WeightsError,
+            r"resnet_small:18: your own file is not there",
+        ),
         ({"unit": "photo"}, SettingError, "sees crops of faces, not whole photos"),
         ({"backbone": "vgg_face"}, MissingInputError, "run kuleshov align"),
-        ({"tap": "fc9"}, SettingError, "tap is 'fc9', and resnet_small:18 has pooled"),
+        ({"tap": "fc9"}, SettingError, "tap is 'fc9', and mini_xception has feature"),
     ],
 )
 def test_what_cannot_be(glad: Any, tmp_path: Path, changes: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -182,3 +186,38 @@ def test_a_checkpoint_of_other_samples_is_refused(glad: Any, tmp_path: Path, mon
         tune(other, tmp_path, epochs=2)
     with pytest.raises(SettingError, match="learning_rate was"):
         tune(glad, tmp_path, epochs=2, learning_rate=0.5)
+
+
+def test_what_is_trained_is_not_trained_again(glad: Any, tmp_path: Path) -> None:
+    first = tune(glad, tmp_path)
+    written = first.weights.stat().st_mtime_ns
+    again = tune(glad, tmp_path, answer={"of": "logits"}, device="auto")
+    assert (first.trained, again.trained) == (True, False)
+    assert again.weights.stat().st_mtime_ns == written
+    assert again.history.plain() == first.history.plain()
+    assert again.rows == first.rows
+    row = [sample.sample_id for sample in again.answers.samples].index("d.png")
+    assert (again.answers.probabilities[row] != first.answers.probabilities[row]).all(), "it is answered in another way"
+    same = tune(glad, tmp_path)
+    assert (same.answers.probabilities == first.answers.probabilities).all()
+
+
+@pytest.mark.parametrize("change", ["setting", "label", "photo", "faces", "weights", "gone"])
+def test_what_changed_is_trained_again(glad: Any, tmp_path: Path, change: str) -> None:
+    before = tune(glad, tmp_path).weights
+    if change == "weights":
+        before.write_bytes(before.read_bytes()[:-1] + b"x")
+    if change == "gone":
+        (before.parent / "last_layer.safetensors").unlink()
+    other = {
+        "label": {"e.png": {"labels": ("glad",)}},
+        "photo": {"e.png": {"content": glad.manifest.by_id["d.png"].content}},
+    }.get(change, {})
+    samples = tuple(replace(sample, **other.get(sample.sample_id, {})) for sample in glad.manifest.samples)
+    if change == "faces":  # crops of other detections are not there: that it asks for them is enough
+        with pytest.raises(MissingInputError, match="run kuleshov align"):
+            tune(replace(glad, detections=replace(glad.detections, key="1" * 64)), tmp_path)
+        return
+    seed: dict[str, Any] = {"seed": 5} if change == "setting" else {}
+    assert tune(replace(glad, manifest=Manifest(samples)), tmp_path, **seed).trained
+    assert not tune(replace(glad, manifest=Manifest(samples)), tmp_path, **seed).trained

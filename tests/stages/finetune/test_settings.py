@@ -13,14 +13,19 @@ from stages.backbones import registry
 from stages.finetune.network import choose_tap
 from stages.finetune.presets import PRESETS, fill
 from stages.finetune.schedule import factor
-from stages.finetune.settings import AugmentSettings, FinetuneSettings, ScheduleSettings
+from stages.finetune.settings import AugmentSettings, FinetuneSettings, HeadChoice, ScheduleSettings
+from stages.heads import registry as heads
 from stages.heads.margin_settings import MarginSettings
 
 LEAST = {"backbone": "mini_xception", "unit": "face", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
+HEADED = {"unit": "faces", "head": {"kind": "gupta2018:average"}}
+SCENE = {"backbone": "effnet_lite0"}
 
 
 def of(preset: str, **said: Any) -> FinetuneSettings:
-    start = {"start": "finetune:before"} if PRESETS[preset].get("start") == "finetune:" else {}
+    start: dict[str, Any] = {"start": "finetune:before"} if PRESETS[preset].get("start") == "finetune:" else {}
+    if "photos" in PRESETS[preset]:
+        start["photos"] = {"start": "finetune:scenes"}
     return FinetuneSettings.model_validate({"preset": preset} | start | said)
 
 
@@ -32,6 +37,10 @@ def test_each_preset_is_whole_and_fits_its_backbone(name: str) -> None:
     assert choose_tap(spec, settings.tap) in spec.taps
     if settings.augment.crop == "random" and settings.unit != "photo":
         assert min(spec.edges) > 0
+    if settings.photos is not None:
+        assert registry.get_spec(settings.photos.backbone).input == "image"
+    if settings.head is not None:
+        heads.find(settings.head.kind)
     assert FinetuneSettings.model_validate(settings.model_dump(mode="json")) == settings
 
 
@@ -43,6 +52,8 @@ def test_each_preset_is_whole_and_fits_its_backbone(name: str) -> None:
         ("gupta-local", 60, 0.01, 25, [7, 14, 21]),
         ("gupta-local-finetune", 32, 0.001, 12, [4, 8]),
         ("gupta-local-lsoftmax", 32, 0.001, 12, [4, 8]),
+        ("gupta-attention", 32, 0.001, 27, [9, 18]),
+        ("gupta-average", 32, 0.001, 16, [5, 10, 15]),
         ("tan-nonaligned-scratch", 128, 0.01, 10, [4, 8]),
         ("tan-nonaligned", 128, 0.001, 10, [4, 8]),
         ("meen", 128, 0.01, 200, [100, 150, 180]),
@@ -69,6 +80,12 @@ def test_the_papers_other_numbers() -> None:
     assert of("gupta-global").augment.short_side == 256
     lsoftmax = of("gupta-local-lsoftmax")
     assert (lsoftmax.classifier.kind, lsoftmax.classifier.margin, lsoftmax.unit) == ("l_softmax", 4, "faces")
+    attention = of("gupta-attention")
+    assert attention.head == HeadChoice(kind="gupta2018:attention_c", dropout=0.5)
+    assert attention.photos is not None
+    assert (attention.backbone, attention.photos.backbone) == ("sphereface:20", "torchvision:densenet161")
+    assert (attention.previous, attention.photos.previous, attention.max_faces) == ("before", "scenes", 15)
+    assert attention.photos.augment == of("gupta-global").augment
     clips = of("aminbeidokhti")
     assert (clips.learning_rate, clips.head_learning_rate, clips.weight_decay, clips.epochs) == (1e-5, 0.1, 5e-5, 30)
     assert (clips.schedule.kind, clips.max_faces, clips.frames) == ("restarts", 1, 16)
@@ -115,6 +132,7 @@ def test_filling_changes_no_preset() -> None:
         ({"preset": "meenn"}, "preset 'meenn' is unknown: choose one of aminbeidokhti, dagnet"),
         ({"preset": ["meen"]}, "is unknown: choose one of"),
         ({"preset": "gupta-local-finetune"}, "goes on from another fine-tune: name it, as start: finetune:NAME"),
+        ({"preset": "gupta-attention", "start": "finetune:a"}, "name it, as photos: {start: finetune:NAME}"),
         ({"start": "finetune:a/b"}, "start is 'finetune:a/b': use weights, random or finetune:NAME"),
         ({"start": "scratch"}, "use weights, random or finetune:NAME"),
         ({"iterations": 3}, "give either epochs or iterations"),
@@ -138,6 +156,16 @@ def test_filling_changes_no_preset() -> None:
         ({"augment": {"area": [0.5, 0.9]}}, "only crop resized has an area"),
         ({"augment": {"crop": "resized", "area": [0.9, 0.5]}}, "give the smaller share first"),
         ({"augment": {"short_side": 256}}, "only crop random has one"),
+        ({"photos": SCENE}, "photos is given, and there is no head that would join them"),
+        (HEADED | {"unit": "photo", "photos": SCENE}, "photos is given, and unit is photo"),
+        (HEADED | {"unit": "face"}, "unit is face, and a head sees a photo's faces together: use unit faces"),
+        (HEADED | {"classifier": {"kind": "l_softmax"}}, "a head is given, which is the last: use softmax"),
+        (HEADED | {"dropout": 0.5}, "dropout is 0.5, and a head has its own: use head.dropout"),
+        (HEADED | {"answer": {"largest": 3}}, "answer.largest is 3, and a head answers for a photo"),
+        (HEADED | {"answer": {"of": "logits"}}, "there is nothing to average; use probabilities"),
+        (HEADED | {"head": {"dropout": 0.5}}, "head.kind"),
+        (HEADED | {"photos": SCENE | {"start": "here"}}, "start is 'here': use weights, random or finetune:NAME"),
+        (HEADED | {"photos": SCENE | {"start": "random", "freeze_norm": True}}, "statistics that nothing measured"),
     ],
 )
 def test_what_is_refused(said: dict[str, Any], words: str) -> None:
@@ -153,3 +181,22 @@ def test_the_least_that_is_to_be_said() -> None:
     for name in LEAST:
         with pytest.raises(ValidationError):
             FinetuneSettings.model_validate({key: value for key, value in LEAST.items() if key != name})
+
+
+def test_a_head_leaves_the_rest_as_it_is() -> None:
+    settings = FinetuneSettings.model_validate(LEAST | HEADED | {"photos": SCENE, "head_learning_rate": 1.0})
+    assert list(settings.networks) == ["backbone", "photos"]
+    assert settings.networks["photos"] is settings.photos
+    mirrored = LEAST | HEADED | {"answer": {"of": "logits", "mirrored": True}}
+    assert FinetuneSettings.model_validate(mirrored).answer.of == "logits", "of a photo and its mirror image"
+
+
+def test_with_head_replaces_the_head_and_shows_all_faces_together() -> None:
+    head = HeadChoice(kind="gupta2018:attention_b", dropout=0.25)
+    plain = FinetuneSettings.model_validate(LEAST | {"augment": {"flip": True}})
+    headed = plain.with_head(head)
+    assert (headed.head, headed.unit, headed.augment.flip) == (head, "faces", True)
+    other = of("gupta-attention", seed=3).with_head(head)
+    assert other == of("gupta-attention", seed=3, head={"kind": "gupta2018:attention_b", "dropout": 0.25})
+    with pytest.raises(ValidationError, match=r"dropout is 0\.9"):
+        FinetuneSettings.model_validate(LEAST | {"dropout": 0.9}).with_head(head)

@@ -27,7 +27,8 @@ def asked(**said: Any) -> FinetuneSettings:
 
 
 def begin(settings: FinetuneSettings, folder: Path, classes: tuple[str, ...] = CLASSES) -> tuple[Finetuned, Started]:
-    return start(settings, classes, weights_dir=folder, previous=folder if settings.previous else None)
+    previous = folder / "backbone.safetensors" if settings.previous else None
+    return start(settings, classes, weights_dir=folder, previous=previous)
 
 
 @pytest.fixture

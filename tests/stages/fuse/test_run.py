@@ -13,24 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stages import predictions
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.fuse.run import mean_of, members_of, run
 from stages.fuse.settings import EnsembleSettings, FuseSettings
-from stages.train import predictions
-from stages.train.predictions import Predictions, split_name
+from stages.predictions import Kind, Predictions, split_name
 
-MEMBERS = ("a-s0", "a-s1", "b-s0", "b-s1")
+MEMBERS = ("a-s0", "a-s1", "b-s0", "b-s1", "net-s0")
 
 
-def member(name: str, n: int = 6) -> Predictions:
-    head, seed = split_name(name, "head")
+def member(name: str, n: int = 6, kind: Kind = "head") -> Predictions:
+    head, seed = split_name(name, kind)
     values = np.random.default_rng(MEMBERS.index(name)).dirichlet(np.ones(3), n)
     ids = tuple(f"s{i}" for i in range(n))
     labels = tuple(((), ("x",), ("x", "y"))[i % 3] for i in range(n))
-    return Predictions(name, "head", head, seed, ids, ("test",) * n, labels, ("x", "y", "z"), values)
+    return Predictions(name, kind, head, seed, ids, ("test",) * n, labels, ("x", "y", "z"), values)
 
 
-HEADS = [member(name) for name in MEMBERS]
+HEADS = [member(name) for name in MEMBERS[:4]]
+TUNED = member("net-s0", kind="finetuned")
 
 
 def ensemble(members: Sequence[str], weights: Sequence[float] | None = None) -> EnsembleSettings:
@@ -97,7 +98,9 @@ def test_a_member_named_twice(members: list[str], weighted: bool) -> None:
 
 @pytest.mark.parametrize("name", ["c", "a-s7", "a-s", "A"])
 def test_an_unknown_member(artifacts: Path, name: str) -> None:
-    with pytest.raises(SettingError, match=rf"fuse\.ensembles\.e\.members: no head '{name}'; there are a, b"):
+    with pytest.raises(
+        SettingError, match=rf"fuse\.ensembles\.e\.members: no head or fine-tune '{name}'; there are a, b"
+    ):
         fuse(artifacts, e={"members": ["a", name]})
 
 
@@ -184,3 +187,69 @@ def test_an_ensembles_name_names_files(name: str) -> None:
         FuseSettings.model_validate({"ensembles": {name: {"members": ["a"]}}})
     with pytest.raises(ValidationError):
         FuseSettings.model_validate({"ensemble": {}})
+
+
+def add_tuned(artifacts: Path, member: Predictions = TUNED) -> None:
+    predictions.write(artifacts / "predictions" / "finetuned" / f"{member.name}.csv", member)
+
+
+def test_a_fine_tuned_network_is_a_member_without_attention_or_model(artifacts: Path) -> None:
+    add_tuned(artifacts)
+    attention = artifacts / "attention" / "heads" / "a-s0.csv"
+    attention.parent.mkdir(parents=True)
+    attention.write_text("sample_id,frame,face,weight\ns0,0,0,1.0\n")
+    folder = artifacts / "models" / "heads" / "a-s0"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text("{}")
+    fuse(artifacts, mix={"members": ["a-s0", "net"], "weights": [1, 3]}, alone={"members": ["net-s0"]})
+    mix, alone = (predictions.read(artifacts / "predictions" / "fused" / f"{name}.csv") for name in ("mix", "alone"))
+    by_hand = 0.25 * HEADS[0].probabilities + 0.75 * TUNED.probabilities
+    np.testing.assert_allclose(mix.probabilities, by_hand, atol=2e-7)
+    np.testing.assert_allclose(alone.probabilities, TUNED.probabilities, atol=2e-7)
+    for kind in ("attention", "models"):
+        assert list((artifacts / kind / "fused").iterdir()) == []
+
+
+def test_a_project_of_fine_tunes_alone(tmp_path: Path) -> None:
+    add_tuned(tmp_path)
+    assert [one.name for one in fuse(tmp_path, e={"members": ["net"]})] == ["e"]
+
+
+def test_faces_that_only_the_head_answers_without_are_explained(artifacts: Path) -> None:
+    add_tuned(artifacts, member("net-s0", 5, "finetuned"))
+    with pytest.raises(DataError, match="a fine-tune on faces has no answer where there is no face"):
+        fuse(artifacts, e={"members": ["a-s0", "net"]})
+
+
+def seen_by(member: Predictions, rows: Sequence[int], split: str) -> Predictions:
+    """The member, two of whose samples are of another split, and some of which were seen."""
+    splits = (split, split, *member.splits[2:])
+    return replace(member, splits=splits, seen=np.isin(np.arange(len(splits)), rows))
+
+
+def test_what_one_member_has_seen_is_seen_in_the_ensemble(artifacts: Path) -> None:
+    for one in HEADS:
+        predictions.write(artifacts / "predictions" / "heads" / f"{one.name}.csv", seen_by(one, [], "train"))
+    add_tuned(artifacts, seen_by(TUNED, [1], "train"))
+    [fused] = fuse(artifacts, e={"members": ["a", "net"]})
+    assert fused.seen.tolist() == [False, True, False, False, False, False]
+    seen = artifacts / "predictions" / "fused" / "seen" / "e.csv"
+    assert seen.read_text() == "sample_id\ns1\n"
+    fuse(artifacts, e={"members": ["a"]})
+    assert not seen.exists()
+
+
+def test_a_member_that_has_seen_what_is_judged_is_refused(artifacts: Path) -> None:
+    fuse(artifacts, e={"members": ["a"]})
+    before = (artifacts / "predictions" / "fused" / "e.csv").read_bytes()
+    add_tuned(artifacts, seen_by(TUNED, [0, 3, 4], "val"))
+    for one in HEADS:
+        predictions.write(artifacts / "predictions" / "heads" / f"{one.name}.csv", seen_by(one, [], "val"))
+    settings = FuseSettings.model_validate({"ensembles": {"e": {"members": ["a-s0", "net"]}}})
+    where = r"^fuse\.ensembles\.e: fine-tune net-s0 has seen"
+    with pytest.raises(DataError, match=rf"{where} 2 of the 4 samples of split test, .* \(first s3\)"):
+        run(settings, artifacts)
+    with pytest.raises(DataError, match=rf"{where} 1 of the 2 samples of split val, .* \(first s0\)"):
+        run(settings, artifacts, "val")
+    assert (artifacts / "predictions" / "fused" / "e.csv").read_bytes() == before
+    assert run(settings, artifacts, "train")[0].seen.tolist() == [True, False, False, True, True, False]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from cache.keys import item_key
 from cache.store import Store
+from stages import predictions as prediction_files
 from stages.detect.run import boxes_spec
 from stages.errors import DataError, WeightsError
 from stages.extract.plan import plan_role
@@ -25,7 +26,6 @@ from stages.ledger import Ledger
 from stages.predict.annotate import scale_of
 from stages.predict.inputs import find_photos, manifest_of
 from stages.predict.run import Prediction, run, write
-from stages.train import predictions as prediction_files
 from stages.train.models import Ensemble, load
 
 

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from stages.evaluate.run import evaluate
 from stages.index.manifest import Manifest, Sample
 from stages.ledger import Ledger
+from stages.predictions import Kind, Predictions, split_name
 from stages.report.inputs import ReportInputs
-from stages.train.predictions import Kind, Predictions, split_name
 
 CLASSES = ("calm", "glad", "sad")
 

@@ -19,9 +19,9 @@ from stages.errors import DataError, MissingInputError, SettingError
 from stages.evaluate.run import evaluate, write_metrics
 from stages.index.manifest import Manifest
 from stages.ledger import Ledger
+from stages.predictions import write
 from stages.report.build import build_report, write_report
 from stages.report.inputs import ReportInputs, read_inputs
-from stages.train.predictions import write
 
 MakeInputs = Callable[..., ReportInputs]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -177,6 +177,39 @@ def test_heads_alone_and_one_seed(make_inputs: MakeInputs) -> None:
     assert "with the answers of bea-s0" in page.text
     # bea has no attention of its own: that of another is shown and named.
     assert "are the attention of ada-s0" in page.text
+
+
+def test_a_fine_tuned_network_alone_needs_no_attention(make_inputs: MakeInputs) -> None:
+    whole = make_inputs()
+    net = replace(whole.predictions[0], name="net-s0", head="net", kind="finetuned")
+    metrics = evaluate([net], whole.manifest, split="test", resamples=200)
+    text = build_report(make_inputs(metrics=metrics, predictions=[net], attention={}))
+    page = Page(text)
+    assert_self_contained(page, text)
+    assert page.text.startswith("Emotion recognition: results")
+    for words in (
+        "The fine-tuned network net (mean of 1 seed) gives the label",
+        "net fine-tune, 1 seed",
+        "A fine-tune's dot is the mean over its seeds",
+        "with the answers of net-s0",
+        "Boxes: detected faces.",
+        "Heads and fine-tunes: mean over seeds.",
+    ):
+        assert words in page.text
+    both = make_inputs(metrics=evaluate([*whole.predictions, net], whole.manifest, split="test", resamples=200))
+    assert "A head's or fine-tune's dot" in Page(build_report(both)).text
+    assert "attention of ada-s0" in Page(build_report(both)).text
+
+
+def test_metrics_of_a_version_without_fine_tunes(make_inputs: MakeInputs) -> None:
+    whole = make_inputs()
+    older = {key: value for key, value in whole.metrics.items() if key != "finetuned"}
+    older["subsets"] = {
+        name: {key: value for key, value in one.items() if key != "finetuned"}
+        for name, one in whole.metrics["subsets"].items()
+    }
+    assert build_report(make_inputs(metrics=older)) == build_report(whole)
+    assert "fine-tune" not in Page(build_report(whole)).text
 
 
 def test_nothing_scored_is_still_a_page(make_inputs: MakeInputs) -> None:

@@ -8,6 +8,7 @@ import io
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.errors import DataError
+from stages.evaluate.run import evaluate
 from stages.index.clips import probe, read_frames
 from stages.index.drawn.clips import plan_clip, write_clip
 from stages.index.manifest import Sample
@@ -294,3 +296,24 @@ def test_a_clip_without_a_face_shows_its_middle(clip: tuple[Path, Sample, np.nda
     assert base64.b64decode(tile.uri.partition(",")[2]) == thumbnail(frame)[0]
     [gone] = tiles([Case(sample, "a", 0.9, None, True)], root / "elsewhere", [], [])
     assert (gone.uri, gone.problem) == ("", "missing")
+
+
+def test_fine_tunes_stand_beside_heads(make_inputs: MakeInputs) -> None:
+    whole = make_inputs()
+    nets = [
+        replace(p, name=f"net-s{p.seed}", head="net", kind="finetuned") for p in whole.predictions if p.head == "ada"
+    ]
+    metrics = evaluate([*whole.predictions, *nets], whole.manifest, split="test", resamples=200)
+    rows = {row.name: row for row in tables.results(metrics)}
+    assert list(rows) == ["both", "ada", "bea", "net", "always calm"]
+    assert rows["net"] == replace(rows["ada"], name="net", kind="fine-tune, 2 seeds")
+    assert [mark.kind for mark in accuracy_chart(metrics).marks] == ["fused", "head", "head", "finetuned", "baseline"]
+    seeds = seeds_chart(metrics)
+    assert seeds is not None
+    assert [(mark.name, mark.kind) for mark in seeds.marks][2:] == [("net", "finetuned")]
+    assert [name for name, _ in tables.subsets(metrics)[1]] == ["both", "ada", "bea", "net", "always calm"]
+    assert tables.recalls(metrics, "net") == tables.recalls(metrics, "ada")
+    assert [one.name for one in tables.confusions(metrics, "net")] == ["net", "both", "ada", "bea"]
+    text = "".join(piece for piece, _ in words.headline(metrics, "net"))
+    assert text.startswith("The fine-tuned network net (mean of 2 seeds) gives")
+    assert words.verdict(metrics, "net") == words.verdict(metrics, "ada") != ""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages import predictions
 from stages.detect.settings import DetectSettings
 from stages.errors import MissingInputError, SettingError
 from stages.extract.imported import FaceItems, run
 from stages.ledger import Ledger
-from stages.train import predictions
 from stages.train.models import load
 from stages.train.run import Inputs
 from stages.train.run import run as train

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from stages import predictions
 from stages.errors import DataError, KuleshovError, MissingInputError
 from stages.ledger import Ledger
-from stages.train import predictions
 from stages.train.features import gather
 from stages.train.loop import infer
 from stages.train.models import load, save_ensemble, save_head

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages import predictions
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.ledger import Ledger
-from stages.train import predictions
 from stages.train.features import Features, gather
 from stages.train.models import load
 from stages.train.rows import StoredRows

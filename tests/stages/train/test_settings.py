@@ -25,7 +25,7 @@ def test_defaults_are_the_papers() -> None:
         *(("epochs", 0), ("epochs", 1.5), ("batch_size", 1), ("batch_size", "many"), ("step", 0), ("max_faces", 0)),
         *(("learning_rate", 0), ("learning_rate", -1), ("learning_rate", float("nan")), ("learning_rate", "inf")),
         *(("gamma", 0), ("gamma", 1.1), ("momentum", 1), ("momentum", -0.1), ("weight_decay", -1), ("dropout", 1)),
-        *(("weight_decay", float("inf")), ("dropout", -0.1), ("faces", []), ("faces", ["resnet29"]), ("global", [])),
+        *(("weight_decay", float("inf")), ("dropout", -0.1), ("faces", ["resnet29"]), ("global", ["x"])),
         *(("faces", "resnet29/embedding"), ("faces", ["a/b/c"]), ("global", ["a b/c"]), ("kind", None)),
         *(("learning_rte", 0.1), ("global_", ["effnet_lite0/pooled"])),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.errors import DataError, MissingInputError
-from stages.train.predictions import Kind, Predictions, read, read_all, split_name, write
+from stages.predictions import Kind, Predictions, read, read_all, require_held_out, split_name, write
 
 
 def make(
@@ -154,8 +155,12 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_names_and_places(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'mean': a head's file is named HEAD-sSEED\.csv"):
         split_name("mean", "head")
-    with pytest.raises(DataError, match="folder named heads or fused"):
+    with pytest.raises(DataError, match="folder named heads, finetuned, fused"):
         read(tmp_path / "mean-s0.csv")
+    with pytest.raises(DataError, match=r"'mean': a fine-tune's file is named NAME-sSEED\.csv"):
+        split_name("mean", "finetuned")
+    with pytest.raises(MissingInputError, match="run `kuleshov finetune` first"):
+        read(tmp_path / "finetuned" / "net-s0.csv")
     with pytest.raises(MissingInputError, match="run `kuleshov fuse` first"):
         read(tmp_path / "fused" / "all.csv")
     with pytest.raises(MissingInputError, match="run `kuleshov train` first"):
@@ -165,5 +170,71 @@ def test_names_and_places(tmp_path: Path) -> None:
 def test_read_all_is_in_order(tmp_path: Path) -> None:
     for name in ("b-s10", "b-s9", "a-s0"):
         write(tmp_path / "heads" / f"{name}.csv", make([[0.5, 0.5]], name=name))
+    for name in ("d-s1", "c-s2"):
+        tuned = make([[0.5, 0.5]], name=name, kind="finetuned")
+        write(tmp_path / "finetuned" / f"{name}.csv", replace(tuned, seen=np.array([True])))
     write(tmp_path / "fused" / "a.csv", make([[0.5, 0.5]], name="a", kind="fused"))
-    assert [p.name for p in read_all(tmp_path)] == ["a-s0", "b-s9", "b-s10", "a"]
+    members = read_all(tmp_path)
+    assert [p.name for p in members] == ["a-s0", "b-s9", "b-s10", "c-s2", "d-s1", "a"]
+    assert [p.kind for p in members[3:]] == ["finetuned", "finetuned", "fused"]
+    assert (members[3].head, members[3].seed) == ("c", 2)
+
+
+def test_what_was_seen_lies_beside_and_the_columns_stay(tmp_path: Path) -> None:
+    path, beside = tmp_path / "finetuned" / "net-s0.csv", tmp_path / "finetuned" / "seen" / "net-s0.csv"
+    member = make([[0.5, 0.5]] * 3, name="net-s0", kind="finetuned", ids=("c", "a, b", "b"))
+    write(path, member)
+    plain = path.read_bytes()
+    assert not beside.parent.exists()
+    write(path, replace(member, seen=np.array([True, True, False])))
+    assert path.read_bytes() == plain
+    assert beside.read_bytes() == b'sample_id\n"a, b"\nc\n'
+    found = read(path)
+    assert dict(zip(found.sample_ids, found.seen.tolist(), strict=True)) == {"a, b": True, "b": False, "c": True}
+    write(path, member)  # what an earlier run left there is no longer so
+    assert not beside.exists()
+    assert not read(path).seen.any()
+
+
+@given(st.lists(st.booleans(), max_size=6))
+def test_what_was_seen_is_read_back(tmp_path_factory: pytest.TempPathFactory, seen: list[bool]) -> None:
+    path = tmp_path_factory.mktemp("seen") / "heads" / "a-s0.csv"
+    write(path, replace(make([[0.5, 0.5]] * len(seen), name="a-s0"), seen=np.array(seen, bool)))
+    assert read(path).seen.tolist() == seen
+
+
+def test_seen_is_none_where_it_is_left_out_and_fits_the_samples() -> None:
+    member = make([[0.5, 0.5]] * 2)
+    assert (member.seen.dtype, member.seen.tolist()) == (np.bool_, [False, False])
+    with pytest.raises(DataError, match=r"seen is bool \(3,\), expected bool \(2,\)"):
+        replace(member, seen=np.ones(3, bool))
+    with pytest.raises(DataError, match=r"seen is int64 \(2,\)"):
+        replace(member, seen=np.ones(2, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sample_id\ns0\nother\n", "has sample 'other', which was not predicted; run `kuleshov train` again"),
+        ("id\ns0\n", "seen/a-s0.csv has the header 'id'; run `kuleshov train` again"),
+        ("", "cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_seen_samples_is_never_nothing_seen(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "heads" / "a-s0.csv"
+    write(path, replace(make([[0.5, 0.5]], name="a-s0"), seen=np.array([True])))
+    (path.parent / "seen" / "a-s0.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        read(path)
+
+
+def test_members_that_have_seen_what_judges_them_are_refused() -> None:
+    ids, splits = ("d", "c", "b", "a"), ("test", "test", "test", "train")
+    seen = np.array([True, False, True, True])
+    words = r"^head x has seen 2 of the 3 samples of split test, by content or group \(first b\): they are not held out"
+    with pytest.raises(DataError, match=words):
+        require_held_out("head x", ids, splits, seen, "test")
+    with pytest.raises(DataError, match=r"1 of the 1 samples of split train, .* \(first a\)"):
+        require_held_out("head x", ids, splits, seen, "train")
+    require_held_out("head x", ids, splits, seen, "val")
+    require_held_out("head x", ids, splits, np.array([False, False, False, True]), "test")

@@ -1,0 +1,158 @@
+"""The step of `kuleshov finetune`: one fine-tune, or all of params.yaml, each after the one that it starts from."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+from pipeline.head_choice import with_head
+from pipeline.project import Project
+from pipeline.saying import Lines, close
+from stages.errors import SettingError
+from stages.ledger import Ledger
+from stages.tables import write_csv
+
+if TYPE_CHECKING:
+    from stages.finetune.run import Result
+    from stages.finetune.settings import FinetuneSettings
+
+FOLDER = "predictions/finetuned"
+CURVES = "plots/finetune"
+_FOLD = re.compile(r"\.fold\d+$")
+
+
+def finetune(
+    project: Project,
+    name: str | None = None,
+    folds: int | None = None,
+    allowance: str | None = None,
+    head: str | None = None,
+) -> Lines:
+    """Crops or photos -> trained backbones, artifacts/finetune/NAME/, and their predictions.
+
+    Args:
+        name: of `finetune` in params.yaml; None: all.
+        folds: see `FinetuneSettings.folds`; None: as params.yaml says.
+        head: of `train.heads`, or a kind, see `with_head`; None: as params.yaml says.
+    """
+    known = project.params.finetune
+    if name is not None and name not in known:
+        names = ", ".join(sorted(known)) or "none; add one there"
+        raise SettingError(f"finetune has no {name!r} in params.yaml: it has {names}")
+    if name is None and folds is not None:
+        raise SettingError(f"--folds {folds} is of one fine-tune: name it, or set its folds in params.yaml")
+    if name is None and head is not None:
+        raise SettingError(f"--head {head} is of one fine-tune: name it, or set its head in params.yaml")
+    names = _in_order(known) if name is None else [name]
+    lines: Lines = []
+    ledger = Ledger("finetune")
+    for one in names:
+        settings = known[one] if folds is None else known[one].model_copy(update={"folds": folds})
+        settings = settings if head is None else with_head(one, settings, head, project.params.train.heads)
+        lines += _finetune(project, one, settings, ledger)
+    _write_weights(project)
+    if name is None:
+        _forget_others(project)
+        lines = lines or ["finetune: none in params.yaml"]
+    return lines + close(project, ledger, len(project.manifest.samples) if names else 0, allowance)
+
+
+def _in_order(known: Mapping[str, FinetuneSettings]) -> list[str]:
+    """Each after the one it starts from."""
+    graph = {
+        name: [before for one in known[name].from_finetunes if (before := _FOLD.sub("", one)) in known]
+        for name in sorted(known)
+    }
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise SettingError(f"finetune: {' starts from '.join(error.args[1])}: no one can be first") from None
+
+
+def _finetune(project: Project, name: str, settings: FinetuneSettings, ledger: Ledger) -> Lines:
+    from stages.detect.run import read
+    from stages.finetune.folds import run_folds
+    from stages.finetune.history import EpochRow
+    from stages.finetune.members import accuracy, member, of_result
+    from stages.finetune.pixels import Source
+    from stages.finetune.run import Place, run
+    from stages.predictions import write
+
+    manifest, start = project.manifest, time.monotonic()
+    detections = read(manifest, project.store, project.params.detect)
+    classes = tuple(manifest.classes)
+    source = Source(project.images_root, project.store, detections, project.params.detect.faces, classes, ledger)
+    place = Place(project.finetunes, name, project.weights_folder)
+    if settings.folds is None:
+        results = (result := run(manifest, source, settings, place),)
+        lines = _said(f"finetune {name}", result)
+        answers, has_seen = result.answers, of_result(result)
+    else:
+        folded = run_folds(manifest, source, settings, place, settings.folds)
+        answers, has_seen, results, lines = folded.answers, folded.seen, folded.results, []
+        for fold, result in enumerate(folded.results):
+            held = sum(1 for of in folded.folds.values() if of == fold)
+            lines += _said(f"finetune {name}, fold {fold} ({held} held out)", result)
+        write_csv(project.finetunes / f"{name}.folds.csv", ("sample_id", "fold"), sorted(folded.folds.items()))
+        lines.append(f"finetune {name}: {settings.folds} folds in {time.monotonic() - start:.1f} s")
+    shown = ", ".join(
+        f"{split} {value:.3f} (n = {n})" for split, (value, n) in accuracy(answers, classes, has_seen).items()
+    )
+    lines.append(f"  accuracy of samples that were not seen: {shown or 'there are none'}")
+    unanswered = int((~answers.answered).sum())
+    if unanswered:
+        lines.append(f"  without a face, and so without an answer: {unanswered}")
+    predictions = member(name, settings.seed, answers, classes, has_seen)
+    folder = project.artifacts / FOLDER
+    for other in folder.rglob("*.csv"):  # of other seeds
+        if other.stem.rpartition("-s")[0] == name:
+            other.unlink()
+    write(folder / f"{predictions.name}.csv", predictions)
+    for result in results:
+        file = project.artifacts / CURVES / f"{result.weights.parent.name}.csv"
+        write_csv(file, EpochRow._fields, result.history.epochs)
+    return lines
+
+
+def _said(what: str, result: Result) -> Lines:
+    last = result.history.epochs[-1]
+    trained = f"{last.epoch} epochs, {last.iteration} steps in {result.seconds:.1f} s"
+    lines = [f"{what}: {trained}" if result.trained else f"{what}: trained before ({last.epoch} epochs)"]
+    lines += [f"  {said}" for said in result.started]
+    rows = ", ".join(f"{split} {count}" for split, count in result.rows.items())
+    left_out = "".join(f"; {count} training samples {why} left out" for why, count in result.left_out.items())
+    lines.append(f"  rows: {rows}{left_out}; loss {last.loss:.4f}")
+    if result.history.best_epoch is not None:
+        lines.append(f"  the weights are those of epoch {result.history.best_epoch}, with the lowest validation loss")
+    return [*lines, f"  weights: {result.weights}"]
+
+
+def _write_weights(project: Project) -> None:
+    """weights.csv: the hash of each file of weights, so that DVC extracts again when one of them changes."""
+    from stages.backbones.weights import hash_file
+
+    files = sorted(project.finetunes.glob("*/*.safetensors"))
+    rows = [(file.parent.name, file.name, hash_file(file)) for file in files]
+    write_csv(project.finetunes / "weights.csv", ("finetune", "file", "sha256"), rows)
+
+
+def _forget_others(project: Project) -> None:
+    """Predictions and curves of fine-tunes that params.yaml no longer has. Their weights stay: they took hours.
+
+    DVC warns of outs that are empty, and cannot draw an empty folder: there is always something in them.
+    """
+    known = project.params.finetune
+    (project.artifacts / FOLDER / "seen").mkdir(parents=True, exist_ok=True)
+    for path in (project.artifacts / FOLDER).rglob("*.csv"):
+        if path.stem.rpartition("-s")[0] not in known:
+            path.unlink()
+    for path in (project.artifacts / CURVES).glob("*.csv"):
+        if _FOLD.sub("", path.stem) not in known:
+            path.unlink()
+    if not known:
+        from stages.finetune.history import EpochRow
+
+        write_csv(project.artifacts / CURVES / "none.csv", EpochRow._fields, ())

@@ -1,0 +1,109 @@
+"""One fine-tune for each of K folds of the training split, so that every training sample has an answer, and features,
+from a network that has not seen it, nor its group.
+
+They are fine-tunes of their own, `NAME.fold0` to `NAME.fold(K-1)`: a role of `extract` can be of each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stages.backbones import registry
+from stages.errors import DataError, MissingInputError
+from stages.extract.plan import finetuned_weights
+from stages.extract.settings import fold_name
+from stages.finetune import seen
+from stages.finetune.answers import Answers
+from stages.finetune.pixels import Source
+from stages.finetune.run import Place, Result, run
+from stages.finetune.settings import FinetuneSettings
+from stages.index.folds import NO_FOLD, folds_of
+from stages.index.manifest import Manifest, Sample
+
+HELD_OUT = "held out"
+"""The split of a fold's samples while the others are trained on."""
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What came of the folds.
+
+    Attributes:
+        results: of each fold.
+        folds: sample_id -> its fold, or `NO_FOLD`; of the training samples.
+        answers: of every sample: of a training sample by the network that did not see it, of the others by the mean of
+            all networks' probabilities.
+        seen: (n,) bool, of the answers' samples: whether a network that answered has seen the sample.
+    """
+
+    results: tuple[Result, ...]
+    folds: dict[str, int]
+    answers: Answers
+    seen: np.ndarray
+
+
+def run_folds(manifest: Manifest, source: Source, settings: FinetuneSettings, place: Place, count: int) -> Folded:
+    """Train a network for each fold on the training samples of the others; see `run`, also for what is raised.
+
+    Raises:
+        SettingError: there are too few groups.
+        DataError: the fine-tune that they start from has seen the samples that are to be held out.
+    """
+    training = [sample for sample in manifest if sample.split == "train"]
+    folds = {s.sample_id: fold for s, fold in zip(training, folds_of(training, count), strict=True)}
+    results = []
+    for fold in range(count):
+        parted = Manifest(tuple(_held_out(sample, folds, fold) for sample in manifest))
+        own = replace(place, name=fold_name(place.name, fold))
+        results.append(run(parted, source, _after(settings, own, fold, parted), own))
+    answers, has_seen = _joined(results, manifest.samples, folds)
+    return Folded(tuple(results), folds, answers, has_seen)
+
+
+def _held_out(sample: Sample, folds: dict[str, int], fold: int) -> Sample:
+    return replace(sample, split=HELD_OUT) if folds.get(sample.sample_id) == fold else sample
+
+
+def _after(settings: FinetuneSettings, place: Place, fold: int, parted: Manifest) -> FinetuneSettings:
+    """The settings, starting from the same fold of another fine-tune where that one was made in folds as well."""
+    out = [sample for sample in parted if sample.split == HELD_OUT]
+    names = {}
+    for part, asked in settings.networks.items():
+        if asked.previous is None:
+            continue
+        spec, own = registry.get_spec(asked.backbone), fold_name(asked.previous, fold)
+        names[part] = own if finetuned_weights(place.folder, own, spec).exists() else asked.previous
+        weights = finetuned_weights(place.folder, names[part], spec)
+        if not weights.exists():
+            raise MissingInputError(f"{weights} is not there; run kuleshov finetune {asked.previous}")
+        if len(rows := seen.overlap(seen.read(weights), out)):
+            raise DataError(
+                f"fine-tune {names[part]}, from which {place.name} would start, has seen {len(rows)} of the {len(out)} "
+                f"samples that are held out (first {out[rows[0]].sample_id}): make it in the same folds, "
+                f"kuleshov finetune {asked.previous} --folds"
+            )
+    return settings.after(names)
+
+
+def _joined(results: Sequence[Result], samples: Sequence[Sample], folds: dict[str, int]) -> tuple[Answers, np.ndarray]:
+    """The answers of all samples, and who answered after having seen the sample."""
+    by_id = [
+        dict(zip((s.sample_id for s in r.answers.samples), range(len(r.answers.samples)), strict=True)) for r in results
+    ]
+    everyone = sorted(samples, key=lambda sample: sample.sample_id)
+    has_seen = [set(seen.overlap(result.seen, everyone).tolist()) for result in results]
+    probabilities = np.zeros((len(everyone), results[0].answers.probabilities.shape[1]))
+    count, known = np.zeros(len(everyone), np.int64), np.zeros(len(everyone), bool)
+    for row, sample in enumerate(everyone):
+        fold = folds.get(sample.sample_id, NO_FOLD)
+        for at, result in enumerate(results):
+            place = by_id[at].get(sample.sample_id)
+            if fold in (at, NO_FOLD) and place is not None and result.answers.answered[place]:
+                probabilities[row] += result.answers.probabilities[place]
+                count[row] += 1
+                known[row] |= row in has_seen[at]
+    probabilities /= np.maximum(count, 1)[:, None]
+    return Answers(tuple(everyone), probabilities, count > 0), known

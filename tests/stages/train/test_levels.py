@@ -1,0 +1,113 @@
+"""Heads that read faces only, or photos only: what the settings must and may not name, and the way to predictions."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages import predictions
+from stages.errors import DataError, SettingError
+from stages.heads import registry
+from stages.ledger import Ledger
+from stages.train.features import gather
+from stages.train.loop import infer
+from stages.train.models import load
+from stages.train.run import run
+from stages.train.settings import TrainSettings
+
+BLOCKS = {"face": ("faces", "resnet29/embedding"), "global": ("global", "effnet_lite0/pooled")}
+
+
+def settings_of(kind: str, **changes: Any) -> TrainSettings:
+    """One head, with the blocks that it reads."""
+    module, variant = registry.find(kind)
+    blocks = {key: [block] for key, block in (BLOCKS[level] for level in module.NEEDS[variant])}
+    head = {"kind": kind, "epochs": 15, "batch_size": 8, "learning_rate": 0.03, "dropout": 0.2, **blocks, **changes}
+    return TrainSettings.model_validate({"seeds": [0], "heads": {"h": head}})
+
+
+@pytest.mark.parametrize("kind", registry.names())
+def test_every_head_trains_and_its_model_answers_the_same(populated: Any, tmp_path: Path, kind: str) -> None:
+    settings = settings_of(kind)
+    [trained] = run(populated.inputs(), settings, tmp_path, Ledger("train"))
+    found = predictions.read(tmp_path / "predictions" / "heads" / "h-s0.csv")
+    assert len(found.sample_ids) == 40
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
+    assert np.isfinite(trained.loss)
+    assert min(trained.accuracy.values()) >= 0.75  # a quarter has no face
+    [model] = load(tmp_path / "models" / "heads" / "h-s0").members
+    inputs, head = populated.inputs(), settings.heads["h"]
+    blocks = [
+        [inputs.plans[r].blocks[t] for r, _, t in (b.partition("/") for b in some)]
+        for some in (head.faces, head.global_)
+    ]
+    features = gather(
+        inputs.manifest.samples, inputs.store, inputs.detections, *blocks, max_faces=15, ledger=Ledger("predict")
+    )
+    answered, _ = infer(model.head, features.scaled(*model.scales))
+    np.testing.assert_allclose(answered, found.probabilities, atol=1e-6)
+    assert set(model.extract.backbones) == {block.partition("/")[0] for block in (*head.faces, *head.global_)}
+
+
+def test_a_head_of_photos_gives_faces_no_weight(populated: Any, tmp_path: Path) -> None:
+    run(populated.inputs(), settings_of("tan2017:global"), tmp_path, Ledger("train"))
+    with open(tmp_path / "attention" / "heads" / "h-s0.csv", newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == sum(i % 4 for i in range(40))
+    assert {float(row["weight"]) for row in rows} == {0.0}
+
+
+def test_a_head_of_photos_takes_samples_without_features_of_faces(populated: Any, tmp_path: Path) -> None:
+    populated.add("x", "calm", faces=False)
+    for kind, known in (("tan2017:global", True), ("tan2017:all", False)):
+        run(populated.inputs(), settings_of(kind), tmp_path / kind, Ledger("train"))
+        found = predictions.read(tmp_path / kind / "predictions" / "heads" / "h-s0.csv")
+        assert ("x" in found.sample_ids) == known
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        (
+            "gupta2018:average",
+            {"faces": []},
+            "train.heads.h.faces is empty, and gupta2018:average reads faces: name a face block, ROLE/TAP",
+        ),
+        (
+            "ours:transformer",
+            {"global": []},
+            "train.heads.h.global is empty, and ours:transformer reads whole photos: name a global block, ROLE/TAP",
+        ),
+        ("tan2017:global", {"global": []}, "train.heads.h.global is empty, and tan2017:global reads whole photos"),
+        (
+            "tan2017:all",
+            {"global": ["effnet_lite0/pooled"]},
+            "train.heads.h.global is effnet_lite0/pooled, and tan2017:all does not read whole photos: use global: []",
+        ),
+        (
+            "tan2017:global",
+            {"faces": ["resnet29/embedding", "resnet29/wide"]},
+            "train.heads.h.faces is resnet29/embedding, resnet29/wide, and tan2017:global does not read faces: use "
+            "faces: []",
+        ),
+    ],
+)
+def test_a_level_that_is_missing_or_ignored_is_named(
+    populated: Any, tmp_path: Path, kind: str, changes: Any, said: str
+) -> None:
+    with pytest.raises(SettingError) as caught:
+        run(populated.inputs(), settings_of(kind, **changes), tmp_path, Ledger("train"))
+    assert str(caught.value).startswith(said)
+
+
+def test_a_head_of_faces_where_no_training_sample_has_one(world: Any, tmp_path: Path) -> None:
+    for i in range(8):
+        world.add(f"s{i}", ("calm", "glad")[i % 2], count=0)
+    world.add("t", "calm", "test", count=2)
+    with pytest.raises(DataError, match=r"no face, and tan2017:all reads nothing else"):
+        run(world.inputs(), settings_of("tan2017:all"), tmp_path, Ledger("train"))
+    assert len(run(world.inputs(), settings_of("gupta2018:average"), tmp_path, Ledger("train"))) == 1
