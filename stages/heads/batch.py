@@ -14,7 +14,8 @@ class HeadBatch:
 
     Attributes:
         faces: (B, N, D) float32 features of faces; D is 0 for a head without faces.
-        face_mask: (B, N) bool, True = a real face. A sample without a face has a row of False.
+        face_mask: (B, N) bool, True = a real face; those come first in a row. A sample without a face has a row of
+            False.
         boxes: (B, N, 4) float32 x1 y1 x2 y2 relative to the photo's width and height, 0 where padded.
         global_: (B, G) float32 features of the whole photo; G is 0 for a head without them.
     """
@@ -34,7 +35,8 @@ class HeadOutput:
 
     Attributes:
         logits: (B, K).
-        attention: (B, N) weight of each face, summing to 1 over a sample's real faces; all 0 without one.
+        attention: (B, N) weight of each face, summing to 1 over a sample's real faces; all 0 without one, and of a head
+            that reads no faces.
     """
 
     logits: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import nn
 
@@ -13,11 +13,24 @@ from stages.errors import SettingError
 _OTHERS = {"__init__", "batch", "margin_settings", "margins", "registry"}
 
 
+Level = Literal["face", "global"]
+"""Features that a head reads: of the faces, of the whole photo."""
+
+
 class HeadFile(Protocol):
-    """The module of a paper's heads."""
+    """The module of a paper's heads.
+
+    Attributes:
+        VARIANTS: their names.
+        NEEDS: variant -> the levels that it reads; `build` is given width 0 for a level that it does not.
+        SCHEDULES: variant -> `epochs`, and the `step` in epochs after which the learning rate falls.
+        SOURCES: variant -> where it is from, as docs/heads.md has it.
+    """
 
     VARIANTS: tuple[str, ...]
+    NEEDS: dict[str, tuple[Level, ...]]
     SCHEDULES: dict[str, dict[str, int]]
+    SOURCES: dict[str, str]
 
     def build(self, variant: str, face_dim: int, global_dim: int, classes: int, dropout: float) -> nn.Module:
         """A head whose forward maps a HeadBatch to a HeadOutput."""

@@ -67,7 +67,7 @@ def by_hand(head: gupta2018.GuptaHead, batch: HeadBatch, *, training: bool) -> t
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("variant", gupta2018.VARIANTS)
+@pytest.mark.parametrize("variant", gupta2018.FACE_DIMS)
 def test_equations(variant: str, training: bool, batch: HeadBatch) -> None:
     head = head_of(variant, dropout=0.0).train(training)
     logits, weights = by_hand(head, batch, training=training)
@@ -104,7 +104,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("variant", gupta2018.VARIANTS)
+@pytest.mark.parametrize("variant", gupta2018.FACE_DIMS)
 def test_parameters_are_the_papers(variant: str) -> None:
     found = {name: tuple(value.shape) for name, value in head_of(variant).named_parameters()}
     expected = {f"{name}.weight": shape for name, shape in SHAPES[variant].items()}
@@ -141,13 +141,17 @@ def test_dropout_of_attention_c_is_on_faces_photo_and_hidden_scores(batch: HeadB
 
 
 def test_schedules_are_the_papers() -> None:
-    assert gupta2018.SCHEDULES["average"] == {"epochs": 16, "step": 5}
-    for variant in ("attention_a", "attention_b", "attention_c"):
+    for variant in ("average", "average_published"):
+        assert gupta2018.SCHEDULES[variant] == {"epochs": 16, "step": 5}
+    for variant in ("attention_a", "attention_b", "attention_c", "attention_a_published", "attention_b_published"):
         assert gupta2018.SCHEDULES[variant] == {"epochs": 27, "step": 9}
+    assert gupta2018.SCHEDULES["faces"] == {"epochs": 12, "step": 4}
 
 
 def test_registry_names_and_finds() -> None:
-    assert registry.names() == [f"gupta2018:{variant}" for variant in gupta2018.VARIANTS]
+    found = [name for name in registry.names() if name.startswith("gupta2018:")]
+    assert found == [f"gupta2018:{variant}" for variant in gupta2018.VARIANTS]
+    assert len(set(registry.names())) == len(registry.names())
     module, variant = registry.find("gupta2018:attention_b")
     assert (module, variant) == (gupta2018, "attention_b")
 
