@@ -1,0 +1,119 @@
+"""Any head, stacked by torch.func: its forward pass is mapped over the members, and autograd goes back through it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from stages.errors import SettingError
+from stages.heads.batch import HeadBatch
+from stages.train.population.masks import BatchMasks
+from stages.train.population.stack import Stack
+
+
+class Generic:
+    """P heads of any kind.
+
+    Args:
+        head: one of them, for its layers; it is not changed.
+
+    Raises:
+        SettingError: it has a random layer other than nn.Dropout.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        self._head = copy.deepcopy(head)
+        self._tape = _Tape()
+        for name, layer in [*self._head.named_modules(remove_duplicate=False)]:
+            if type(layer) is nn.Dropout:
+                _replace(self._head, name, _Given(self._tape, layer.p))
+            elif isinstance(layer, nn.modules.dropout._DropoutNd):
+                raise SettingError(f"{name} of the head is a {type(layer).__name__}; populations take nn.Dropout only")
+        self._shapes: dict[tuple[int, ...], list[tuple[tuple[int, ...], float]]] = {}
+
+    def logits(self, stack: Stack, batch: HeadBatch, masks: BatchMasks | None) -> tuple[Tensor, list[Tensor]]:
+        """Logits (P, B, K), and the parameters that autograd can go back to, in the order of `stack.parameters`.
+
+        Args:
+            stack: parameters and buffers; running statistics are moved in training.
+            batch: with (P, B, ...) tensors.
+            masks: of dropout; None: not in training.
+        """
+        self._head.train(masks is not None)
+        names = [field.name for field in fields(batch)]
+        tensors = tuple(getattr(batch, name) for name in names)
+        training = masks is not None
+        leaves = {name: value.detach().requires_grad_(training) for name, value in stack.parameters.items()}
+
+        def one(state: dict[str, Tensor], parts: Sequence[Tensor], given: Sequence[Tensor]) -> Tensor:
+            self._tape.play(given)
+            return functional_call(self._head, state, (HeadBatch(**dict(zip(names, parts, strict=True))),)).logits
+
+        given: tuple[Tensor, ...] = ()
+        if masks is not None:
+            faces = batch.face_mask.shape[2]
+            shapes = self._dropouts(stack, names, tensors)
+            given = tuple(
+                masks.padded(layer, shape, len(shape) > 2 and shape[1] == faces, rate)
+                if rate
+                else batch.faces.new_ones(stack.size, *(1 for _ in shape))
+                for layer, (shape, rate) in enumerate(shapes)
+            )
+        with torch.set_grad_enabled(training):
+            out = vmap(one)({**leaves, **stack.buffers}, tensors, given)
+        return out, list(leaves.values())
+
+    def _dropouts(
+        self, stack: Stack, names: Sequence[str], tensors: Sequence[Tensor]
+    ) -> list[tuple[tuple[int, ...], float]]:
+        """Shape and rate of each call of dropout in a forward pass over one member's batch of these shapes."""
+        key = tuple(size for tensor in tensors for size in tensor.shape[1:])
+        if key not in self._shapes:
+            state = {n: t[0].clone() for n, t in (*stack.parameters.items(), *stack.buffers.items())}
+            whole = HeadBatch(**{name: tensor[0] for name, tensor in zip(names, tensors, strict=True)})
+            self._tape.record()
+            with torch.no_grad():
+                functional_call(self._head, state, (whole,))
+            self._shapes[key] = self._tape.recorded
+        return self._shapes[key]
+
+
+class _Tape:
+    """What the calls of dropout of one forward pass are given, in their order; or what they ask for."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[tuple[int, ...], float]] = []
+        self._given: list[Tensor] | None = None
+
+    def record(self) -> None:
+        self.recorded, self._given = [], None
+
+    def play(self, given: Sequence[Tensor]) -> None:
+        self._given = [*given]
+
+    def next(self, x: Tensor, rate: float) -> Tensor:
+        if self._given is None:
+            self.recorded.append((tuple(x.shape), rate))
+            return x
+        return x * self._given.pop(0)
+
+
+class _Given(nn.Module):
+    """Dropout by a mask that is given."""
+
+    def __init__(self, tape: _Tape, rate: float) -> None:
+        super().__init__()
+        self._tape, self._rate = tape, rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._tape.next(x, self._rate) if self.training else x
+
+
+def _replace(head: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(head.get_submodule(parent), last, layer)
