@@ -14,7 +14,7 @@ from pipeline.project import Project
 from pipeline.saying import Lines, close
 from pipeline.timings import of_role, save_timings, time_line
 from stages.blocks import BlockRow, Counts, write_block_rows
-from stages.errors import DataError
+from stages.errors import DataError, SettingError
 from stages.ledger import Ledger
 from stages.tables import write_csv
 from stages.timing import Spent, Timings
@@ -103,7 +103,10 @@ def extract(
     from stages.extract.views import names as view_names
 
     settings = project.params
-    stages = {name: settings.extract.stages.get(name, [name]) for name in roles} or settings.extract.stages
+    known = settings.extract.stages
+    if unknown := [name for name in roles if name not in known]:
+        raise SettingError(f"extract.backbones has no {unknown[0]!r}: it has {', '.join(known)}")
+    stages = {name: known[name] for name in roles} or known
     if not (names := [role for of in stages.values() for role in of]):
         return []
     start, timings = time.monotonic(), Timings()

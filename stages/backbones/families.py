@@ -26,6 +26,7 @@ FOLDER = Path(__file__).parent
 HELPERS = frozenset(
     {
         "__init__",
+        "about",
         "catalogue",
         "dlib_file",
         "families",

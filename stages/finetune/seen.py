@@ -1,12 +1,14 @@
 """What a fine-tune has seen: the photos and groups that may not count as held out where its features are judged.
 
-A small JSON file beside the weights, `NAME.seen.json` for `NAME.safetensors`. Equal facts are equal bytes.
+A small JSON file beside the weights, `NAME.seen.json` for `NAME.safetensors`. Equal facts are equal bytes. Groups are
+hashed: they may be people's names, and the file travels with features.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,10 @@ from stages.extract.notes import seen_file
 from stages.index.manifest import Sample
 from stages.whole import whole
 
-SCHEMA = 1
+SCHEMA = 2
+_NAMED = 1
+"""Schema whose groups are names."""
+
 _HEX = frozenset("0123456789abcdef")
 _AGAIN = "run kuleshov finetune again"
 
@@ -31,8 +36,8 @@ class Rows:
 
     Attributes:
         contents: SHA-256 (hex) of their photos and clips.
-        groups: their groups' names, without the empty one. Another corpus may have a group of the same name: then
-            its samples count as seen, too many rather than too few.
+        groups: `group_hash` of their groups, without the empty one. Another corpus may have a group of the same name:
+            then its samples count as seen, too many rather than too few.
     """
 
     contents: frozenset[str] = frozenset()
@@ -42,14 +47,19 @@ class Rows:
     def of(cls, samples: Iterable[Sample]) -> Rows:
         """Of these samples."""
         some = list(samples)
-        return cls(frozenset(s.content for s in some), frozenset(s.group for s in some if s.group))
+        return cls(frozenset(s.content for s in some), frozenset(map(group_hash, {s.group for s in some if s.group})))
 
     def __or__(self, other: Rows) -> Rows:
         return Rows(self.contents | other.contents, self.groups | other.groups)
 
     def has(self, sample: Sample) -> bool:
         """Whether the sample's content or its group is among them."""
-        return sample.content in self.contents or (sample.group != "" and sample.group in self.groups)
+        return sample.content in self.contents or (sample.group != "" and group_hash(sample.group) in self.groups)
+
+
+def group_hash(name: str) -> str:
+    """What stands for a group, 64 hex digits."""
+    return hashlib.sha256(b"group\0" + name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -213,14 +223,15 @@ def _parsed(about: Mapping[str, Any]) -> Seen:
         KeyError, TypeError, ValueError: something is missing, or of another kind.
     """
     settings, preset, seed = about["settings"], about["preset"], about["seed"]
+    of_group = group_hash if about["schema"] == _NAMED else _hash
     if not isinstance(settings, dict):
         raise TypeError("settings are no table")
     if type(seed) is not int:
         raise TypeError(f"seed is {seed!r}")
     return Seen(
         weights=_hash(about["weights"]),
-        trained=_rows(about["trained"]),
-        stopped=_rows(about["stopped"]),
+        trained=_rows(about["trained"], of_group),
+        stopped=_rows(about["stopped"], of_group),
         settings=settings,
         preset=None if preset is None else _text(preset),
         classes=tuple(_texts(about["classes"])),
@@ -230,8 +241,8 @@ def _parsed(about: Mapping[str, Any]) -> Seen:
     )
 
 
-def _rows(value: Mapping[str, Any]) -> Rows:
-    return Rows(frozenset(_hash(one) for one in _texts(value["contents"])), frozenset(_texts(value["groups"])))
+def _rows(value: Mapping[str, Any], of_group: Callable[[str], str]) -> Rows:
+    return Rows(frozenset(map(_hash, _texts(value["contents"]))), frozenset(map(of_group, _texts(value["groups"]))))
 
 
 def _texts(value: object) -> list[str]:

@@ -123,6 +123,8 @@ def test_a_fine_tune_and_a_block_for_each_fold(folder: Path, kuleshov: Run) -> N
     assert "extract/tuned.fold1: 8 face groups, 8 computed" in said
     assert len((folder / "artifacts" / "blocks" / "extract" / "tuned.csv").read_text().splitlines()) == 1 + 16
     assert set(Project(folder).params.extract.roles) == {"tuned.fold0", "tuned.fold1"}
+    status, _, err = kuleshov("-C", folder, "extract", "tuned.fold1")
+    assert (status, err) == (1, "kuleshov: error: extract.backbones has no 'tuned.fold1': it has tuned\n")
     assert kuleshov("-C", folder, "finetune", "--folds", "2")[0] == 1, "of which one?"
     assert kuleshov("-C", folder, "finetune", "first", "--folds", "7")[0] == 1, "there are six"
 

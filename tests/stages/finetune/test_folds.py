@@ -110,12 +110,12 @@ def test_a_start_that_has_seen_what_is_held_out_is_refused(glad: Any, tmp_path: 
 
 
 def test_the_network_of_photos_starts_from_its_fold_too(glad: Any, tmp_path: Path) -> None:
-    scene = {"backbone": "torchvision:shufflenet_v2_x0_5", "start": "random"}
+    scene: dict[str, Any] = {"backbone": "torchvision:shufflenet_v2_x0_5", "start": "random"}
     plain = FinetuneSettings.model_validate(VALUES | scene | {"unit": "photo"})
     run(glad.manifest, glad.source(classes=CLASSES), plain, Place(tmp_path, "scenes", tmp_path))
-    photos = {"photos": scene | {"start": "finetune:scenes"}}
-    head = {"unit": "faces", "head": {"kind": "gupta2018:average"}}
-    with pytest.raises(DataError, match="fine-tune scenes, from which both.fold0 would start, has seen 3 of the 3"):
+    photos: dict[str, Any] = {"photos": scene | {"start": "finetune:scenes"}}
+    head: dict[str, Any] = {"unit": "faces", "head": {"kind": "gupta2018:average"}}
+    with pytest.raises(DataError, match=r"fine-tune scenes, from which both\.fold0 would start, has seen 3 of the 3"):
         fold(glad, tmp_path, "both", **head, **photos)
     fold(glad, tmp_path, "scenes", **scene, unit="photo")
     found = fold(glad, tmp_path, "both", **head, **photos)

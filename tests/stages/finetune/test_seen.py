@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stages.errors import DataError, MissingInputError
-from stages.finetune.seen import Rows, Seen, overlap, place, read, sha256_of, write
+from stages.finetune.seen import Rows, Seen, group_hash, overlap, place, read, sha256_of, write
 from stages.index.manifest import Sample
 
 
@@ -65,8 +65,17 @@ def test_equal_facts_are_equal_bytes(weights: Path, known: Seen) -> None:
     assert place(weights).read_bytes() == first
     assert json.loads(first)["trained"] == {
         "contents": sorted(map(content, "abc")),
-        "groups": ["film 1"],
+        "groups": [group_hash("film 1")],
     }
+    assert b"film 1" not in first, "it may be somebody's name"
+
+
+def test_groups_by_name_of_an_earlier_version_are_read(weights: Path, known: Seen) -> None:
+    write(weights, known)
+    about = json.loads(place(weights).read_bytes())
+    about["schema"], about["trained"]["groups"], about["stopped"]["groups"] = 1, ["film 1"], ["film 2"]
+    place(weights).write_text(json.dumps(about))
+    assert read(weights) == known
 
 
 def test_samples_of_seen_photos_and_groups_are_found(known: Seen) -> None:
@@ -137,6 +146,7 @@ def change(**values: Any) -> Callable[[dict[str, Any]], object]:
         change(trained={"contents": "ab", "groups": []}),
         change(trained=[]),
         change(stopped={"contents": [], "groups": [3]}),
+        change(stopped={"contents": [], "groups": ["film 2"]}),
         change(settings=[]),
         change(seed="3"),
         change(seed=True),
@@ -172,8 +182,8 @@ def test_another_file_is_refused(weights: Path, content: bytes) -> None:
 
 def test_a_newer_file_is_refused(weights: Path, known: Seen) -> None:
     path = write(weights, known)
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"schema": 2}), encoding="utf-8")
-    with pytest.raises(DataError, match="schema 2, this version reads up to 1; upgrade kuleshov"):
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"schema": 3}), encoding="utf-8")
+    with pytest.raises(DataError, match="schema 3, this version reads up to 2; upgrade kuleshov"):
         read(weights)
 
 

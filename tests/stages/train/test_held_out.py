@@ -15,7 +15,7 @@ from stages import predictions
 from stages.errors import DataError, MissingInputError
 from stages.extract.notes import SEEN
 from stages.extract.settings import BackboneSettings, ExtractSettings
-from stages.finetune.seen import Rows, Seen, encode
+from stages.finetune.seen import Rows, Seen, encode, group_hash
 from stages.ledger import Ledger
 from stages.train.run import TrainedHead, run
 from stages.train.settings import TrainSettings
@@ -80,7 +80,7 @@ def test_content_group_and_what_chose_when_to_stop_all_count(
     judged = of_split(populated, "test")[0]
     if how == "group":
         populated.samples = [replace(s, group="film" if s.sample_id == judged else "") for s in populated.samples]
-    found = Rows(groups=frozenset({"film"})) if how == "group" else rows(populated, [judged])
+    found = Rows(groups=frozenset({group_hash("film")})) if how == "group" else rows(populated, [judged])
     trained, stopped = (Rows(), found) if how == "stopped" else (found, Rows())
     if how == "global block":
         note(populated, "effnet_lite0", "pooled", encode(seen("b" * 64, trained)))
