@@ -90,12 +90,12 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.Abort:
-        _fail("stopped; what was recorded in the store is kept", 130)
+        _fail("stopped; what was recorded is kept, and the same command goes on from there", 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        _fail("stopped; what was recorded in the store is kept", 130)
+        _fail("stopped; what was recorded is kept, and the same command goes on from there", 130)
     except (KuleshovError, CacheError) as error:
         _fail(str(error), 1)
     except BrokenPipeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -12,6 +11,7 @@ from pipeline.head_choice import with_head
 from pipeline.project import Project
 from pipeline.saying import Lines, close
 from stages.errors import SettingError
+from stages.extract.settings import unfolded
 from stages.ledger import Ledger
 from stages.tables import write_csv
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 FOLDER = "predictions/finetuned"
 CURVES = "plots/finetune"
-_FOLD = re.compile(r"\.fold\d+$")
+_COLUMNS = ("finetune", "file", "sha256")
+_NETWORKS = ("backbone.safetensors", "photos.safetensors")
 
 
 def finetune(
@@ -53,7 +54,7 @@ def finetune(
         settings = known[one] if folds is None else known[one].model_copy(update={"folds": folds})
         settings = settings if head is None else with_head(one, settings, head, project.params.train.heads)
         lines += _finetune(project, one, settings, ledger)
-    _write_weights(project)
+    _write_hashes(project)
     if name is None:
         _forget_others(project)
         lines = lines or ["finetune: none in params.yaml"]
@@ -63,7 +64,7 @@ def finetune(
 def _in_order(known: Mapping[str, FinetuneSettings]) -> list[str]:
     """Each after the one it starts from."""
     graph = {
-        name: [before for one in known[name].from_finetunes if (before := _FOLD.sub("", one)) in known]
+        name: [before for one in known[name].from_finetunes if (before := unfolded(one)) in known]
         for name in sorted(known)
     }
     try:
@@ -111,6 +112,11 @@ def _finetune(project: Project, name: str, settings: FinetuneSettings, ledger: L
         if other.stem.rpartition("-s")[0] == name:
             other.unlink()
     write(folder / f"{predictions.name}.csv", predictions)
+    for other in (project.artifacts / CURVES).glob("*.csv"):  # of folds that there were, or of none
+        if unfolded(other.stem) == name:
+            other.unlink()
+    if settings.folds is None:
+        (project.finetunes / f"{name}.folds.csv").unlink(missing_ok=True)
     for result in results:
         file = project.artifacts / CURVES / f"{result.weights.parent.name}.csv"
         write_csv(file, EpochRow._fields, result.history.epochs)
@@ -119,7 +125,8 @@ def _finetune(project: Project, name: str, settings: FinetuneSettings, ledger: L
 
 def _said(what: str, result: Result) -> Lines:
     last = result.history.epochs[-1]
-    trained = f"{last.epoch} epochs, {last.iteration} steps in {result.seconds:.1f} s"
+    before = f", {result.history.gone_on} of them before" if result.history.gone_on else ""
+    trained = f"{last.epoch} epochs, {last.iteration} steps{before} in {result.seconds:.1f} s"
     lines = [f"{what}: {trained}" if result.trained else f"{what}: trained before ({last.epoch} epochs)"]
     lines += [f"  {said}" for said in result.started]
     rows = ", ".join(f"{split} {count}" for split, count in result.rows.items())
@@ -130,13 +137,26 @@ def _said(what: str, result: Result) -> Lines:
     return [*lines, f"  weights: {result.weights}"]
 
 
-def _write_weights(project: Project) -> None:
-    """weights.csv: the hash of each file of weights, so that DVC extracts again when one of them changes."""
+def _write_hashes(project: Project) -> None:
+    """What other stages depend on, so that DVC runs again what a changed weights file touches, and no more.
+
+    `weights.csv` has the hash of each file; `roles/ROLE.csv` of those that a role of extract is of, and `heads.csv` of
+    the heads, from which `train` may start.
+    """
     from stages.backbones.weights import hash_file
 
     files = sorted(project.finetunes.glob("*/*.safetensors"))
     rows = [(file.parent.name, file.name, hash_file(file)) for file in files]
-    write_csv(project.finetunes / "weights.csv", ("finetune", "file", "sha256"), rows)
+    write_csv(project.finetunes / "weights.csv", _COLUMNS, rows)
+    write_csv(project.finetunes / "heads.csv", _COLUMNS, [row for row in rows if row[1] == "head.safetensors"])
+    folder = project.finetunes / "roles"
+    extract = project.params.extract
+    for stage, roles in extract.stages.items():
+        mine = {extract.roles[role].finetuned for role in roles}
+        write_csv(folder / f"{stage}.csv", _COLUMNS, [row for row in rows if row[0] in mine and row[1] in _NETWORKS])
+    for other in folder.glob("*.csv"):
+        if other.stem not in extract.stages:
+            other.unlink()
 
 
 def _forget_others(project: Project) -> None:
@@ -150,7 +170,7 @@ def _forget_others(project: Project) -> None:
         if path.stem.rpartition("-s")[0] not in known:
             path.unlink()
     for path in (project.artifacts / CURVES).glob("*.csv"):
-        if _FOLD.sub("", path.stem) not in known:
+        if unfolded(path.stem) not in known:
             path.unlink()
     if not known:
         from stages.finetune.history import EpochRow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from stages.detect.settings import DetectSettings
 from stages.errors import MissingInputError, SettingError
-from stages.extract.settings import ExtractSettings
+from stages.extract.settings import ExtractSettings, unfolded
 from stages.finetune.settings import FinetuneSettings
 from stages.fuse.settings import FuseSettings
 from stages.ledger import Allowance
@@ -69,12 +69,12 @@ class ReportSettings(Settings):
     gallery: int = Field(default=24, ge=0, le=500)
 
 
-_OF_A_FOLD = re.compile(r".*\.fold\d+")
+_TAKEN = frozenset({"baseline", "n"})
 _OF_A_SEED = re.compile(r".*-s\d+")
 
 
 def _no_fold(name: str) -> str:
-    if _OF_A_FOLD.fullmatch(name):
+    if unfolded(name) != name:
         raise ValueError(f"{name!r} is what one fold of a fine-tune is called; choose another name")
     return name
 
@@ -113,9 +113,34 @@ class Params(Settings):
                 )
         return finetune
 
+    @field_validator("finetune")
+    @classmethod
+    def _known(cls, finetune: dict[str, FinetuneSettings], info: ValidationInfo) -> dict[str, FinetuneSettings]:
+        extract = info.data.get("extract")
+        for role, one in (extract.backbones if extract is not None else {}).items():
+            if one.finetuned is not None:
+                where = f"extract.backbones.{role}"
+                _require_known(one.finetuned, finetune, f"{where}.finetuned is {one.finetuned!r}")
+                made = finetune[unfolded(one.finetuned)].folds
+                if made is not None and one.folds != made and unfolded(one.finetuned) == one.finetuned:
+                    raise ValueError(f"finetune.{one.finetuned}.folds is {made}: set {where}.folds to {made} as well")
+        for name, one in finetune.items():
+            for earlier in one.from_finetunes:
+                _require_known(earlier, finetune, f"finetune.{name} starts from {earlier!r}")
+                if earlier in finetune and finetune[earlier].folds is not None and one.folds != finetune[earlier].folds:
+                    raise ValueError(
+                        f"finetune.{name} starts from {earlier!r}, which is made in {finetune[earlier].folds} folds: "
+                        f"set folds of {name} to that, or start from one of them, such as {earlier}.fold0"
+                    )
+        return finetune
+
     @field_validator("train")
     @classmethod
     def _heads_apart(cls, train: TrainSettings, info: ValidationInfo) -> TrainSettings:
+        for name, head in train.heads.items():
+            if head.start is not None and "finetune" in info.data:
+                earlier = head.start.partition(":")[2]
+                _require_known(earlier, info.data["finetune"], f"train.heads.{name} starts from {earlier!r}")
         _apart("head", "train.heads", train.heads, info.data.get("finetune", {}))
         return train
 
@@ -134,9 +159,17 @@ class Params(Settings):
             raise ValueError(str(error)) from None
 
 
+def _require_known(name: str, finetunes: Collection[str], said: str) -> None:
+    """Refuse the name of a fine-tune, or of one fold of it, that params.yaml does not have."""
+    if unfolded(name) not in finetunes:
+        raise ValueError(f"{said}, and finetune has {', '.join(sorted(finetunes)) or 'none'}: name one of these")
+
+
 def _apart(what: str, place: str, names: Iterable[str], finetunes: Iterable[str]) -> None:
     """Refuse a member that is called as a fine-tune is: ensembles and scores go by name."""
     both = sorted({*names} & {*finetunes})
+    if taken := sorted({*names, *finetunes} & _TAKEN):
+        raise ValueError(f"{taken[0]!r} is a line of its own in scores.json; give the {what} or fine-tune another name")
     if both:
         raise ValueError(
             f"{what} {place}.{both[0]} and fine-tune finetune.{both[0]} have the same name, by which ensembles and "

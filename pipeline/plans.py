@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pipeline.finetuned import require_as_described
 from pipeline.project import Project
 from stages.errors import WeightsError
 from stages.extract.plan import RolePlan, plan_role
 
 
 def plan_of(project: Project, role: str, detections_key: str, digest: str | None = None) -> RolePlan:
-    """The plan of a role; see `stages.extract.plan.plan_role`, also for what is raised."""
+    """The plan of a role; see `stages.extract.plan.plan_role` and `require_as_described`, also for what is raised."""
     extract, faces = project.params.extract, project.params.detect.faces
+    if digest is None and role in extract.roles:
+        require_as_described(project, role)
     return plan_role(role, extract, project.weights_folder, detections_key, faces, project.finetunes, digest)
 
 

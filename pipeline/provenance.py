@@ -6,9 +6,11 @@ import csv
 import importlib.metadata
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.project import Project
+from stages.finetune.settings import FinetuneSettings
 
 PACKAGES = (
     *("kuleshov", "torch", "torchvision", "openvino", "timm", "facenet-pytorch"),
@@ -44,9 +46,12 @@ def provenance(project: Project) -> dict[str, object]:
         backbones[role] = f"{spec.name}{tuned}, {spec.licence}, sha256 {digest[:16]}, {spec.paper}{stands_in}"
         if catalogue.non_commercial(spec.licence):
             restricted[role] = f"the licence of {spec.name} allows no commercial use ({spec.licence})"
+    finetunes, of_finetunes = _finetunes(settings.finetune)
+    restricted |= of_finetunes
     return {
         "versions": versions(),
         "backbones": backbones,
+        **({"fine-tunes": finetunes} if finetunes else {}),
         **({"NON-COMMERCIAL": restricted} if restricted else {}),
         **({"imported features": _imported(project)} if settings.extract.imported else {}),
         "blocks": _blocks(project.artifacts / "blocks"),
@@ -61,6 +66,26 @@ def provenance(project: Project) -> dict[str, object]:
         "seeds": list(settings.train.seeds),
         "command": "dvc repro",
     }
+
+
+def _finetunes(known: Mapping[str, FinetuneSettings]) -> tuple[dict[str, str], dict[str, str]]:
+    """How each fine-tune is trained, and which may not be used commercially."""
+    from stages.backbones import catalogue
+    from stages.backbones.registry import get_spec
+
+    said: dict[str, str] = {}
+    restricted: dict[str, str] = {}
+    for name, one in sorted(known.items()):
+        length = f"{one.epochs} epochs" if one.epochs is not None else f"{one.iterations} steps"
+        how = f"preset {one.preset}, " if one.preset else ""
+        nets = " and ".join(f"{net.backbone} from {net.start}" for net in one.networks.values())
+        head = f", head {one.head.kind}" if one.head is not None else ""
+        folds = f", {one.folds} folds" if one.folds is not None else ""
+        said[name] = f"{how}{nets}{head}, {length}, learning rate {one.learning_rate:g}, seed {one.seed}{folds}"
+        for spec in (get_spec(net.backbone) for net in one.networks.values()):
+            if catalogue.non_commercial(spec.licence):
+                restricted[name] = f"the licence of {spec.name} allows no commercial use ({spec.licence})"
+    return said, restricted
 
 
 def _imported(project: Project) -> dict[str, str]:

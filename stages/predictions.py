@@ -13,7 +13,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -85,6 +85,22 @@ class Predictions:
         problem = _shape_problem(self) or _name_problem(self) or _value_problem(self)
         if problem is not None:
             raise DataError(f"predictions {self.name!r}: {problem}; run `{COMMANDS[self.kind]}` again")
+
+    def picked(self, mask: Sequence[bool]) -> Predictions:
+        """Of some of the samples.
+
+        Args:
+            mask: n, which of them.
+        """
+        rows = np.flatnonzero(mask)
+        return replace(
+            self,
+            sample_ids=tuple(self.sample_ids[row] for row in rows),
+            splits=tuple(self.splits[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+            probabilities=self.probabilities[rows],
+            seen=self.seen[rows],
+        )
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -284,5 +300,6 @@ def require_held_out(
         first = min(sample_ids[row] for row in rows)
         raise DataError(
             f"{who} has seen {len(rows)} of the {int(judged.sum())} samples of split {split}, by content or group "
-            f"(first {first}): they are not held out; fine-tune again with this split, or set evaluate.split"
+            f"(first {first}): they are not held out; fine-tune again with this split, set evaluate.split, or, where "
+            "a file or group is in the training split as well (kuleshov index warns), take it out of one of them"
         )

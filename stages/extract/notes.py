@@ -11,6 +11,7 @@ from pathlib import Path
 from cache.store import Store
 from stages.errors import DataError, MissingInputError
 from stages.extract.plan import RolePlan
+from stages.extract.settings import finetune_command
 
 SEEN = "seen.json"
 """Name of the note."""
@@ -40,14 +41,14 @@ def carry_seen(store: Store, plan: RolePlan) -> None:
     except OSError as error:
         raise MissingInputError(
             f"{path} is not there ({error.strerror}): what fine-tune {plan.finetuned} has seen is not known; put it "
-            f"beside the weights, or run kuleshov finetune {plan.finetuned}"
+            f"beside the weights, or run {finetune_command(plan.finetuned or '')}"
         ) from None
     told = _weights_of(content)
     for spec in lacking:
         if told not in spec.weights.values():
             raise DataError(
                 f"{path} tells of other weights than {plan.file.name}: put back the file that belongs to it, or run "
-                f"kuleshov finetune {plan.finetuned}"
+                f"{finetune_command(plan.finetuned or '')}"
             )
         store.writer(spec, notes={SEEN: content})
 

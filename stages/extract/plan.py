@@ -19,7 +19,7 @@ from stages.detect.settings import FaceSource
 from stages.engines import TORCH_CPU, Engine
 from stages.engines import resolve as resolve_engine
 from stages.errors import SettingError, WeightsError
-from stages.extract.settings import ExtractSettings
+from stages.extract.settings import ExtractSettings, finetune_command, unfolded
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,10 @@ def weights_of(
     file = finetuned_weights(finetunes, name, spec) if finetunes is not None else None
     if file is None or not file.is_file():
         place = file or f"fine-tune {name}"
-        raise WeightsError(f"{place} is not there: extract.backbones.{role} is of it; run kuleshov finetune {name}")
+        raise WeightsError(
+            f"{place} is not there: extract.backbones.{unfolded(role)} is of it; put it there, or run "
+            f"{finetune_command(name)}"
+        )
     require_backbone(file, spec.name, f"extract.backbones.{role}")
     return file, weights.hash_file(file)
 

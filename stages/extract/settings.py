@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -12,6 +13,8 @@ from stages.settings import Settings
 
 IMPORTED = "imported"
 """How heads call features that nobody here computed: `imported/NAME`. No role may be called so."""
+
+_FOLD = re.compile(r"\.fold\d+$")
 
 ROLE_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
@@ -35,6 +38,16 @@ BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_rows)]
 def fold_name(name: str, fold: int) -> str:
     """What a fold of a fine-tune, or of a role, is called."""
     return f"{name}.fold{fold}"
+
+
+def unfolded(name: str) -> str:
+    """The fine-tune, or role, that a name is of: without what `fold_name` adds."""
+    return _FOLD.sub("", name)
+
+
+def finetune_command(name: str) -> str:
+    """The command that makes a fine-tune, or one of its folds."""
+    return f"kuleshov finetune {unfolded(name)}" + (" --folds K" if unfolded(name) != name else "")
 
 
 class BackboneSettings(Settings):

@@ -120,7 +120,7 @@ def answers(
         network: gives a row of logits for each row of the batch. One that averages the faces itself may be run on a set
             of unit `face` too: each row is a face then, and they are averaged here.
         size: rows of a batch, at least 1.
-        ledger: takes samples without a face (`no_face`), with values that are not finite (`non_finite`), and those
+        ledger: takes samples with values that are not finite (`non_finite`), and those
             whose photo cannot be read.
         of: what is averaged over faces, and over a picture and its mirror image.
         most: with unit `face`, how many of a sample's faces count, the largest; None: all.
@@ -170,8 +170,8 @@ def _record(samples: tuple[Sample, ...], answered: np.ndarray, pixels: Pixels, l
     for i in np.flatnonzero(~answered).tolist():
         name = samples[i].sample_id
         if i >= len(pixels.samples):
-            ledger.record(name, "no_face", "no face was found, so there is no answer")
-        elif name in pixels.ledger.entries:
+            continue  # no failure: there is nobody to answer for
+        if name in pixels.ledger.entries:
             ledger.record(name, *pixels.ledger.entries[name])
         else:
             ledger.record(name, "non_finite", "the network returned NaN or inf")

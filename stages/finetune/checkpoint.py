@@ -83,7 +83,7 @@ def load(path: Path, of: Mapping[str, object]) -> Checkpoint | None:
     if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA or values.keys() != names:
         raise WeightsError(f"{path} is no checkpoint of a fine-tune, or one of another version: {remedy}")
     checkpoint = Checkpoint(**values)
-    differs = _differences(checkpoint.of, of)
+    differs = differences(checkpoint.of, of)
     if differs:
         raise SettingError(f"{path} is of another training: {differs}; set that back, or {remedy}")
     return checkpoint
@@ -98,8 +98,12 @@ def identity(settings: FinetuneSettings, classes: Sequence[str], about: Mapping[
     Args:
         about: hashes of what the settings do not say, such as `data_hash` of the samples.
     """
-    said = settings.model_dump(mode="json", exclude={"device", "answer", "folds"})
-    return flat(said) | dict(about) | {"classes": list(classes)}
+    return said(settings) | dict(about) | {"classes": list(classes)}
+
+
+def said(settings: FinetuneSettings) -> dict[str, object]:
+    """The settings on which a training depends, as `flat` gives them."""
+    return flat(settings.model_dump(mode="json", exclude={"device", "answer", "folds"}))
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
@@ -141,7 +145,8 @@ def save_parts(folder: Path, parts: Mapping[str, nn.Module], about: Mapping[str,
     return written
 
 
-def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """`NAME was A and is B` of what differs; empty where nothing does."""
     names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     shown = [f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}" for name in names[:_SHOWN]]
     return ", ".join(shown) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -6,15 +6,17 @@ Only the training counts: photos that came later, or another way of answering, n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from cache.keys import canonical_json
 from stages.backbones.states import load_strictly, read_state
 from stages.backbones.weights import hash_file
 from stages.errors import DataError
+from stages.finetune import checkpoint
 from stages.finetune.history import History
 from stages.finetune.network import Network
+from stages.finetune.settings import FinetuneSettings
 from stages.whole import whole
 
 FILE = "training.json"
@@ -31,6 +33,21 @@ def write(folder: Path, network: Network, training: Mapping[str, object], histor
     about = {"training": dict(training), "weights": weights, "history": history.plain()}
     with whole(folder / FILE, durable=True) as temporary:
         temporary.write_text(canonical_json(about) + "\n", encoding="utf-8", newline="\n")
+
+
+def differs(folder: Path, settings: FinetuneSettings, ignored: Collection[str] = ()) -> str:
+    """What these settings say otherwise than those that were trained with; empty: nothing, or it is not known.
+
+    Args:
+        ignored: settings that may differ.
+    """
+    try:
+        before = json.loads((folder / FILE).read_bytes())["training"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    now = json.loads(canonical_json(checkpoint.said(settings)))
+    names = [name for name in now if name.partition(".")[0] not in ignored]
+    return checkpoint.differences({n: before.get(n) for n in names}, {n: now[n] for n in names})
 
 
 def read(folder: Path, network: Network, training: Mapping[str, object]) -> History | None:

@@ -58,7 +58,7 @@ def run_folds(manifest: Manifest, source: Source, settings: FinetuneSettings, pl
     for fold in range(count):
         parted = Manifest(tuple(_held_out(sample, folds, fold) for sample in manifest))
         own = replace(place, name=fold_name(place.name, fold))
-        results.append(run(parted, source, _after(settings, own, fold, parted), own))
+        results.append(run(parted, source, _after(settings, own, fold, count, parted), own))
     answers, has_seen = _joined(results, manifest.samples, folds)
     return Folded(tuple(results), folds, answers, has_seen)
 
@@ -67,7 +67,7 @@ def _held_out(sample: Sample, folds: dict[str, int], fold: int) -> Sample:
     return replace(sample, split=HELD_OUT) if folds.get(sample.sample_id) == fold else sample
 
 
-def _after(settings: FinetuneSettings, place: Place, fold: int, parted: Manifest) -> FinetuneSettings:
+def _after(settings: FinetuneSettings, place: Place, fold: int, count: int, parted: Manifest) -> FinetuneSettings:
     """The settings, starting from the same fold of another fine-tune where that one was made in folds as well."""
     out = [sample for sample in parted if sample.split == HELD_OUT]
     names = {}
@@ -83,7 +83,7 @@ def _after(settings: FinetuneSettings, place: Place, fold: int, parted: Manifest
             raise DataError(
                 f"fine-tune {names[part]}, from which {place.name} would start, has seen {len(rows)} of the {len(out)} "
                 f"samples that are held out (first {out[rows[0]].sample_id}): make it in the same folds, "
-                f"kuleshov finetune {asked.previous} --folds"
+                f"kuleshov finetune {asked.previous} --folds {count}"
             )
     return settings.after(names)
 

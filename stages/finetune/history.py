@@ -55,12 +55,14 @@ class History:
         epochs: a row for each epoch.
         best_epoch: whose weights were kept; None: the last ones.
         stopped_early: whether the validation loss no longer fell.
+        gone_on: the steps that an earlier run had done, where this one went on from a checkpoint.
     """
 
     steps: list[StepRow] = field(default_factory=list)
     epochs: list[EpochRow] = field(default_factory=list)
     best_epoch: int | None = None
     stopped_early: bool = False
+    gone_on: int = 0
 
     def write(self, folder: Path) -> None:
         """Write `steps.csv` and `epochs.csv`, which `dvc plots` shows."""

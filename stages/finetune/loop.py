@@ -92,6 +92,7 @@ def fit(
         counter(total=training.total, desc="fine-tune", unit="step", shown=shown) as bar,
     ):
         training.resume()
+        training.history.gone_on = training.iteration
         bar.initial = bar.n = training.iteration
         try:
             while not training.finished:

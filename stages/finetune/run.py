@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stages.backbones import registry, weights
 from stages.device import resolve
-from stages.errors import MissingInputError, SettingError
+from stages.errors import DataError, MissingInputError, SettingError
 from stages.extract.plan import finetuned_weights
 from stages.finetune import checkpoint, done, seen
 from stages.finetune.answers import Answers
@@ -105,13 +105,15 @@ def run(manifest: Manifest, source: Source, settings: FinetuneSettings, place: P
     began = time.monotonic()
     history = before or fit(network, train, val, settings, place.own / CHECKPOINT, about=about)
     seconds = time.monotonic() - began
+    has_seen = _seen(network, settings, train, val, earlier)
     if before is None:
-        _write(task, network, train, val, earlier, place)
+        _write(task, network, has_seen, place)
         history.write(place.own)
         done.write(place.own, network, training, history)
+        shutil.rmtree(place.own / CHECKPOINT, ignore_errors=True)
+    _tell(network, has_seen, place)
     network.to(resolve(settings.device))
     found = task.answers(network, manifest.samples, source.ledger)
-    shutil.rmtree(place.own / CHECKPOINT, ignore_errors=True)
     left_out = {"without a face": len(train.faceless), "without one label": len(train.unlabelled)}
     file = finetuned_weights(place.folder, place.name)
     return Result(
@@ -181,16 +183,10 @@ def _data_hash(pixels: Pixels) -> str:
     return checkpoint.data_hash((f"{s.sample_id}\0{s.content}\0{s.group}" for s in of), pixels.labels)
 
 
-def _write(
-    task: Task, network: Network, train: Pixels, val: Pixels | None, earlier: Mapping[str, Path], place: Place
-) -> None:
-    """The weights and what they have seen. Trained together, each part has seen what all of them have."""
-    settings, parts = task.settings, network.parts()
-    for old in place.own.glob("*.safetensors"):  # of a training with other parts
-        if old.stem not in parts:
-            old.unlink()
-            seen.place(old).unlink(missing_ok=True)
-    files = checkpoint.save_parts(place.own, parts, task.describe(network))
+def _seen(
+    network: Network, settings: FinetuneSettings, train: Pixels, val: Pixels | None, earlier: Mapping[str, Path]
+) -> Seen:
+    """What was seen, of weights that are still to be named. Trained together, each part has seen what all have."""
     judged = val.samples if val is not None and settings.patience is not None else ()
     has_seen = Seen(
         weights="",
@@ -204,6 +200,27 @@ def _write(
     )
     for file in earlier.values():
         has_seen = has_seen.after(seen.read(file))
-    for part, file in files.items():
-        if part != "last_layer":
+    return has_seen
+
+
+def _write(task: Task, network: Network, has_seen: Seen, place: Place) -> None:
+    """The weights. What they have seen is in their metadata by its hash: other samples, or groups, are other bytes,
+    and so another key, even where they train the same numbers."""
+    parts = network.parts()
+    for old in place.own.glob("*.safetensors"):  # of a training with other parts
+        if old.stem not in parts:
+            old.unlink()
+            seen.place(old).unlink(missing_ok=True)
+    checkpoint.save_parts(place.own, parts, task.describe(network) | {"seen": has_seen.rows_hash})
+
+
+def _tell(network: Network, has_seen: Seen, place: Place) -> None:
+    """Write what the weights have seen, where no file says it."""
+    for part in network.parts():
+        file = place.own / f"{part}.safetensors"
+        if part == "last_layer":
+            continue
+        try:
+            seen.read(file)
+        except (MissingInputError, DataError):
             seen.write(file, replace(has_seen, weights=seen.sha256_of(file)))

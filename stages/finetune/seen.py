@@ -89,6 +89,12 @@ class Seen:
     start: str
     chain: tuple[str, ...] = field(default=())
 
+    @property
+    def rows_hash(self) -> str:
+        """SHA-256 (hex) of the samples, those that chose when to stop apart."""
+        rows = {"trained": _lists(self.trained), "stopped": _lists(self.stopped)}
+        return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
+
     def after(self, earlier: Seen) -> Seen:
         """With what a fine-tune that this one starts from has seen; called again, with that of a second one as well."""
         return Seen(

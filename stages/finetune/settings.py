@@ -236,10 +236,15 @@ class FinetuneSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_the_preset(cls, said: object) -> object:
+        if not isinstance(said, dict):
+            return said
         try:
-            return presets.fill(said) if isinstance(said, dict) else said
+            filled = presets.fill(said)
         except SettingError as error:
             raise ValueError(str(error)) from None
+        if "unit" not in filled:
+            raise ValueError("unit is missing: face (each face), faces (a photo's together) or photo (whole photos)")
+        return filled
 
     @field_validator("start")
     @classmethod
@@ -311,13 +316,17 @@ class FinetuneSettings(Settings):
         return self.model_copy(update=update)
 
     def with_head(self, head: HeadChoice) -> FinetuneSettings:
-        """These settings with another head, or with one; unit `face` becomes `faces`.
+        """These settings with another head, or with one; unit `face` becomes `faces`, and what is said of the last
+        layer (`classifier`, `dropout`, `answer`) goes with it.
 
         Raises:
             pydantic.ValidationError: they do not fit a head.
         """
-        said = self.model_dump(exclude_unset=True) | {"head": head}
-        return FinetuneSettings.model_validate(said | ({"unit": "faces"} if self.unit == "face" else {}))
+        of_last = {"classifier", "dropout", "answer"} if self.head is None else set[str]()
+        # what the preset says is among them, and would be filled in again
+        said = self.model_dump(exclude_unset=True, exclude={"preset", *of_last}) | {"head": head}
+        made = FinetuneSettings.model_validate(said | ({"unit": "faces"} if self.unit == "face" else {}))
+        return made.model_copy(update={"preset": self.preset})
 
 
 def _known_start(start: str, remedy: str) -> str:

@@ -47,6 +47,7 @@ def run(settings: FuseSettings, artifacts: Path, judged: str = "test") -> list[P
         for one in members:
             who = f"fuse.ensembles.{name}: {WORDS[one.kind]} {one.name}"
             require_held_out(who, one.sample_ids, one.splits, one.seen, judged)
+    jobs = {name: (in_common(members), weights) for name, (members, weights) in jobs.items()}
     fused = [mean_of(name, members, weights) for name, (members, weights) in jobs.items()]
     for folder in ("predictions/fused", "attention/fused", "models/fused"):
         shutil.rmtree(artifacts / folder, ignore_errors=True)
@@ -93,6 +94,15 @@ def members_of(
     return chosen, [weights[p.name] / total for p in chosen]
 
 
+def in_common(members: Sequence[Predictions]) -> list[Predictions]:
+    """The members on the samples that all of them answer, where one is a fine-tune: on faces it has no answer where
+    there is no face. Heads alone stay as they are: they are to have the same samples."""
+    if all(member.kind == "head" for member in members):
+        return list(members)
+    shared = set.intersection(*(set(member.sample_ids) for member in members))
+    return [member.picked([name in shared for name in member.sample_ids]) for member in members]
+
+
 def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
     """Weighted mean of the members' probabilities; a sample that one of them has seen is seen.
 
@@ -108,13 +118,12 @@ def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float])
             raise DataError(
                 f"ensemble {name!r}: {other.name} has classes {other.classes}, {first.name} {first.classes}"
             )
-        if other.sample_ids != first.sample_ids:
+        if other.sample_ids != first.sample_ids:  # of heads; see `in_common`
             only = sorted(set(other.sample_ids) ^ set(first.sample_ids))
             differ = f"different samples ({len(only)}, such as {only[0]!r})" if only else "samples in another order"
-            faceless = "; a fine-tune on faces has no answer where there is no face"
             raise DataError(
                 f"ensemble {name!r}: {other.name} and {first.name} predict {differ}; give their heads the same blocks, "
-                f"or mend what failures/train.csv names{faceless if other.kind != first.kind else ''}"
+                "or mend what failures/train.csv names"
             )
         if (other.splits, other.labels) != (first.splits, first.labels):
             raise DataError(

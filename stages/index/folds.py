@@ -44,7 +44,9 @@ def folds_of(samples: Sequence[Sample], count: int) -> list[int]:
         raise SettingError(
             f"folds is {count}: give at least 2, and no more than the {len(set(names))} groups of the training split"
         )
-    units = [_Unit(s.sample_id, s.labels, name) for s, name in zip(samples, names, strict=True)]
+    # a sample of several labels is trained on for none of them
+    labels = [s.labels if len(s.labels) == 1 else () for s in samples]
+    units = [_Unit(s.sample_id, of, name) for s, of, name in zip(samples, labels, names, strict=True)]
     folds = place_evenly(units, count)
     empty = [fold for fold in range(count) if fold not in folds]
     if empty:

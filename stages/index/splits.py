@@ -81,13 +81,15 @@ def place_evenly(samples: Sequence[Splittable], count: int) -> list[int]:
     """The part of each sample, 0 <= part < count, by the rule of `assign_splits` with equal shares and seed 0.
 
     Without any of the parts every label is left: a unit that alone holds one is in no part, -1, and so is the smallest
-    of those that hold a label of one part only. Units without any label go where there is most room.
+    of those that hold a label of one part only. Units without any label go to one part after another.
     """
     units = _units(samples, 0)
     sides = _Sides({str(part): 1 / count for part in range(count)}, units)
     _, free = _by_need(units)
-    for unit in [*free, *(unit for unit in units if not unit.labels)]:
+    for unit in free:
         sides.place(unit, sides.neediest(unit))
+    for number, unit in enumerate(unit for unit in units if not unit.labels):
+        sides.place(unit, str(number % count))
     placed = [-1] * len(samples)
     for part, members in sides.members():
         for index in members:

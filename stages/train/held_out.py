@@ -12,7 +12,7 @@ from cache.keys import BlockSpec
 from cache.store import Store
 from stages.errors import DataError, MissingInputError
 from stages.extract.notes import SEEN
-from stages.extract.settings import ExtractSettings
+from stages.extract.settings import ExtractSettings, unfolded
 from stages.finetune.seen import Seen, overlap, parse
 from stages.index.manifest import Sample
 from stages.predictions import require_held_out
@@ -54,9 +54,9 @@ class SeenBlocks:
                 return None
             raise MissingInputError(
                 f"{spec.name}: what fine-tune {tuned} has seen is not known ({self.store.place(spec) / SEEN} is not "
-                f"there); run kuleshov extract {name.partition('/')[0]}"
+                f"there); run kuleshov extract {unfolded(name.partition('/')[0])}"
             )
-        again = f"delete it from the store and run kuleshov extract {name.partition('/')[0]}"
+        again = f"delete it from the store and run kuleshov extract {unfolded(name.partition('/')[0])}"
         where = f"{SEEN} of block {self.store.place(spec).name}"
         seen = parse(content, where, again)
         if seen.weights not in spec.weights.values():

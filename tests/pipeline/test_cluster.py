@@ -255,7 +255,7 @@ def test_ctrl_c_ends_the_workers_in_one_line(copy: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
-    assert err.strip() == "kuleshov: error: stopped; what was recorded in the store is kept"
+    assert err.strip() == "kuleshov: error: stopped; what was recorded is kept, and the same command goes on from there"
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 

@@ -125,6 +125,25 @@ def test_a_fine_tune_and_a_block_for_each_fold(folder: Path, kuleshov: Run) -> N
     assert set(Project(folder).params.extract.roles) == {"tuned.fold0", "tuned.fold1"}
     status, _, err = kuleshov("-C", folder, "extract", "tuned.fold1")
     assert (status, err) == (1, "kuleshov: error: extract.backbones has no 'tuned.fold1': it has tuned\n")
+    values["extract"]["backbones"]["tuned"]["folds"] = 3
+    path.write_text(yaml.safe_dump(values))
+    status, _, err = kuleshov("-C", folder, "extract")
+    assert status == 1
+    assert "extract.backbones.tuned.folds is 3, and first has 2; run kuleshov finetune first --folds 3" in err
+    values["extract"]["backbones"]["tuned"]["folds"] = 2
+    values["finetune"]["first"]["learning_rate"] = 0.5
+    path.write_text(yaml.safe_dump(values))
+    status, _, err = kuleshov("-C", folder, "extract")
+    assert status == 1
+    assert "learning_rate was 0.01 and is 0.5; run kuleshov finetune first --folds 2" in err
+    values["finetune"]["first"] |= {"learning_rate": 0.01, "folds": 3}
+    path.write_text(yaml.safe_dump(values))
+    assert "set extract.backbones.tuned.folds to 3 as well" in kuleshov("-C", folder, "index")[2]
+    values["finetune"] = {"other": first}
+    path.write_text(yaml.safe_dump(values))
+    assert "finetuned is 'first', and finetune has other: name one of these" in kuleshov("-C", folder, "index")[2]
+    values["finetune"] = {"first": first}
+    path.write_text(yaml.safe_dump(values))
     assert kuleshov("-C", folder, "finetune", "--folds", "2")[0] == 1, "of which one?"
     assert kuleshov("-C", folder, "finetune", "first", "--folds", "7")[0] == 1, "there are six"
 
@@ -165,7 +184,7 @@ def test_extract_reads_a_fine_tune_and_train_refuses_what_it_has_seen(folder: Pa
     assert "unknown" not in keys, "the weights come later, and are a dependency of their own"
     status, _, err = kuleshov("-C", folder, "extract")
     assert status == 1
-    assert err.rstrip().endswith("extract.backbones.tuned is of it; run kuleshov finetune first")
+    assert err.rstrip().endswith("extract.backbones.tuned is of it; put it there, or run kuleshov finetune first")
     for command in (("finetune", "first"), ("index",), ("extract",), ("train",)):
         status, _, err = kuleshov("-C", folder, *command)
         assert (status, err) == (0, ""), command

@@ -154,7 +154,7 @@ def test_a_head_that_does_not_fit_is_refused(folder: Path) -> None:
     with pytest.raises(SettingError, match="its widths was 128, 1024 and is 256, 1024"):
         run_train(folder)
     change(folder, lambda values: with_start(values, faces=["faces/feature"], start="finetune:other"))
-    with pytest.raises(MissingInputError, match=r"train\.heads\.attention\.start is finetune:other.*finetune other"):
+    with pytest.raises(SettingError, match=r"train\.heads\.attention starts from 'other', and finetune has joint"):
         run_train(folder)
     change(folder, with_start)
     project = Project(folder)
@@ -215,8 +215,9 @@ def test_which_head_is_meant(folder: Path, kuleshov: Run) -> None:
     with pytest.raises(SettingError, match=r"--head nobody: train\.heads has attention, and the kinds are gupta2018:"):
         with_head("x", settings, "nobody", heads)
     dropout = settings.model_copy(update={"dropout": 0.5})
-    with pytest.raises(SettingError, match=r"--head attention: finetune\.x\.dropout is 0\.5, and a head has its own"):
-        with_head("x", dropout, "attention", heads)
+    assert with_head("x", dropout, "attention", heads).dropout == 0, "it was the last layer's"
+    with pytest.raises(SettingError, match=r"--head attention: finetune\.x\.keep_last is given"):
+        with_head("x", settings.model_copy(update={"keep_last": True}), "attention", heads)
     status, _, err = kuleshov("-C", folder, "finetune", "--head", "attention")
     assert status == 1
     assert err.endswith("--head attention is of one fine-tune: name it, or set its head in params.yaml\n")

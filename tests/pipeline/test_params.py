@@ -132,3 +132,20 @@ def test_a_fine_tune_is_called_as_no_other_member_is(project: Path, name: str, w
     values["finetune"] = {name: {"preset": "gupta-local"}}
     with pytest.raises(SettingError, match=re.escape(words)):
         params.parse(values, "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["baseline", "n"])
+def test_names_that_scores_have_taken_are_refused(project: Path, name: str) -> None:
+    edit(project, "    attention_c:\n", f"    {name}:\n")
+    with pytest.raises(SettingError, match=f"'{name}' is a line of its own in scores.json"):
+        params.load(project)
+
+
+def test_a_fine_tune_says_what_a_sample_is(project: Path) -> None:
+    edit(
+        project,
+        "finetune: {}",
+        "finetune: {net: {backbone: mini_xception, epochs: 1, batch_size: 8, learning_rate: 0.1}}",
+    )
+    with pytest.raises(SettingError, match="unit is missing: face "):
+        params.load(project)

@@ -107,7 +107,7 @@ def test_a_photos_answer_is_the_mean_of_its_faces(corpus: Any) -> None:
     found = answers(network, pixels, 4, ledger)
     assert [s.sample_id for s in found.samples] == [s.sample_id for s in corpus.photos]
     assert found.answered.tolist() == [True, True, False, True, True, True, True]
-    assert ledger.entries == {"c.png": ("no_face", "no face was found, so there is no answer")}
+    assert not ledger.entries, "that c.png has no face is no failure"
     each = softmax(logits_of(network, pixels))
     assert np.allclose(found.probabilities[0], each[:3].mean(0))
     assert np.allclose(found.probabilities[3], each[4:8].mean(0))

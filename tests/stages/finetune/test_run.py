@@ -222,3 +222,44 @@ def test_what_changed_is_trained_again(glad: Any, tmp_path: Path, change: str) -
     seed: dict[str, Any] = {"seed": 5} if change == "setting" else {}
     assert tune(replace(glad, manifest=Manifest(samples)), tmp_path, **seed).trained
     assert not tune(replace(glad, manifest=Manifest(samples)), tmp_path, **seed).trained
+
+
+def test_what_was_seen_is_told_again_where_it_is_lost(glad: Any, tmp_path: Path) -> None:
+    first = tune(glad, tmp_path)
+    told = seen.place(first.weights)
+    before = told.read_bytes()
+    for damage in (told.unlink, lambda: told.write_text("{}"), lambda: told.write_bytes(before.replace(b"a", b"b"))):
+        damage()
+        again = tune(glad, tmp_path)
+        assert not again.trained
+        assert told.read_bytes() == before
+
+
+def test_other_groups_are_other_weights_files(glad: Any, tmp_path: Path) -> None:
+    """The numbers are the same: the key of the features, and what goes with them, must not be."""
+    first = tune(glad, tmp_path)
+    content = first.weights.read_bytes()
+    source = glad.source(classes=("calm", "glad"), ledger=Ledger("finetune"))
+    splits = {"twin.png": "val", "clip.mp4": "val", "d.png": "test"}
+    samples = tuple(
+        replace(sample, split=splits.get(sample.sample_id, "train"), group="one for all")
+        for sample in glad.manifest.samples
+    )
+    other = run(Manifest(samples), source, settings(), Place(tmp_path, "one", tmp_path / "weights"))
+    assert other.trained
+    assert other.weights.read_bytes() != content
+    assert other.seen.trained.groups == {seen.group_hash("one for all")}
+    loaded = [load_finetuned("mini_xception", path) for path in (first.weights, other.weights)]
+    assert loaded[0].state_dict().keys() == loaded[1].state_dict().keys()
+
+
+def test_the_checkpoint_of_another_training_stays(glad: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune(glad, tmp_path)
+    with monkeypatch.context() as patch:
+        stop_after_an_epoch(patch)
+        with pytest.raises(KeyboardInterrupt):
+            tune(glad, tmp_path, epochs=2)
+    assert not tune(glad, tmp_path).trained
+    assert (tmp_path / "one" / CHECKPOINT).is_dir()
+    resumed = tune(glad, tmp_path, epochs=2)
+    assert resumed.history.gone_on == 2

@@ -13,7 +13,7 @@ from stages.backbones import registry
 from stages.finetune.network import choose_tap
 from stages.finetune.presets import PRESETS, fill
 from stages.finetune.schedule import factor
-from stages.finetune.settings import AugmentSettings, FinetuneSettings, HeadChoice, ScheduleSettings
+from stages.finetune.settings import AnswerSettings, AugmentSettings, FinetuneSettings, HeadChoice, ScheduleSettings
 from stages.heads import registry as heads
 from stages.heads.margin_settings import MarginSettings
 
@@ -198,5 +198,8 @@ def test_with_head_replaces_the_head_and_shows_all_faces_together() -> None:
     assert (headed.head, headed.unit, headed.augment.flip) == (head, "faces", True)
     other = of("gupta-attention", seed=3).with_head(head)
     assert other == of("gupta-attention", seed=3, head={"kind": "gupta2018:attention_b", "dropout": 0.25})
-    with pytest.raises(ValidationError, match=r"dropout is 0\.9"):
-        FinetuneSettings.model_validate(LEAST | {"dropout": 0.9}).with_head(head)
+    for preset in ("gupta-local", "tan-nonaligned-scratch", "tan-aligned-expw"):  # of their last layers nothing stays
+        before, made = of(preset), of(preset).with_head(head)
+        assert (made.preset, made.dropout, made.answer, made.epochs) == (preset, 0.0, AnswerSettings(), before.epochs)
+    with pytest.raises(ValidationError, match="unit is face"):
+        FinetuneSettings.model_validate(LEAST | {"head": head})

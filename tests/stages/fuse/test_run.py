@@ -215,10 +215,13 @@ def test_a_project_of_fine_tunes_alone(tmp_path: Path) -> None:
     assert [one.name for one in fuse(tmp_path, e={"members": ["net"]})] == ["e"]
 
 
-def test_faces_that_only_the_head_answers_without_are_explained(artifacts: Path) -> None:
-    add_tuned(artifacts, member("net-s0", 5, "finetuned"))
-    with pytest.raises(DataError, match="a fine-tune on faces has no answer where there is no face"):
-        fuse(artifacts, e={"members": ["a-s0", "net"]})
+def test_samples_that_a_fine_tune_does_not_answer_are_left_out(artifacts: Path) -> None:
+    few = member("net-s0", 5, "finetuned")
+    add_tuned(artifacts, few)
+    [fused] = fuse(artifacts, e={"members": ["a-s0", "net"]})
+    assert fused.sample_ids == few.sample_ids
+    [head] = [one for one in HEADS if one.name == "a-s0"]
+    assert fused.probabilities == pytest.approx((head.probabilities[:5] + few.probabilities) / 2)
 
 
 def seen_by(member: Predictions, rows: Sequence[int], split: str) -> Predictions:

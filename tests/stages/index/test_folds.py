@@ -35,6 +35,18 @@ def test_a_class_of_one_group_is_never_held_out() -> None:
     assert sorted(folds[:6]) == [0, 0, 1, 1, 2, 2]
 
 
+def test_samples_that_train_nothing_are_spread() -> None:
+    labelled = [sample(f"{i}", "ab"[i % 2]) for i in range(20)]
+    others = [sample(f"x{i}") for i in range(10)] + [sample(f"y{i}", "a", "b") for i in range(10)]
+    counts = Counter(folds_of([*labelled, *others], 5)[20:])
+    assert sorted(counts.values()) == [4] * 5
+
+
+def test_a_sample_of_several_labels_holds_no_class() -> None:
+    samples = [sample("z0", "z"), sample("z1", "z", "a"), *(sample(f"{i}", "ab"[i % 2]) for i in range(8))]
+    assert folds_of(samples, 2)[0] == NO_FOLD, "nothing else would train z"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 6), st.integers(0, 20)), min_size=12, max_size=40),

@@ -64,7 +64,7 @@ def test_a_head_whose_features_have_seen_what_is_judged_is_refused(
     words = (
         rf"^train\.heads\.average: fine-tune local of extract\.backbones\.resnet29 has seen 3 of the 10 samples of "
         rf"split test, by content or group \(first {some[0]}\): they are not held out; fine-tune again with this "
-        rf"split, or set evaluate\.split$"
+        rf"split, set evaluate\.split, or, where a file or group is in the training split as well .*$"
     )
     with pytest.raises(DataError, match=words):
         train(populated, train_settings(["average"]), tmp_path)
