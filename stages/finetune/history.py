@@ -62,7 +62,7 @@ class History:
     epochs: list[EpochRow] = field(default_factory=list)
     best_epoch: int | None = None
     stopped_early: bool = False
-    gone_on: int = 0
+    gone_on: int = field(default=0, compare=False)
 
     def write(self, folder: Path) -> None:
         """Write `steps.csv` and `epochs.csv`, which `dvc plots` shows."""
