@@ -94,7 +94,7 @@ def _joined(results: Sequence[Result], samples: Sequence[Sample], folds: dict[st
         dict(zip((s.sample_id for s in r.answers.samples), range(len(r.answers.samples)), strict=True)) for r in results
     ]
     everyone = sorted(samples, key=lambda sample: sample.sample_id)
-    has_seen = [set(seen.overlap(result.seen, everyone).tolist()) for result in results]
+    has_seen = [seen.mask(result.seen, everyone) for result in results]
     probabilities = np.zeros((len(everyone), results[0].answers.probabilities.shape[1]))
     count, known = np.zeros(len(everyone), np.int64), np.zeros(len(everyone), bool)
     for row, sample in enumerate(everyone):
@@ -104,6 +104,6 @@ def _joined(results: Sequence[Result], samples: Sequence[Sample], folds: dict[st
             if fold in (at, NO_FOLD) and place is not None and result.answers.answered[place]:
                 probabilities[row] += result.answers.probabilities[place]
                 count[row] += 1
-                known[row] |= row in has_seen[at]
+                known[row] |= has_seen[at][row]
     probabilities /= np.maximum(count, 1)[:, None]
     return Answers(tuple(everyone), probabilities, count > 0), known

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 def of_result(result: Result) -> np.ndarray:
     """Which of the answers' samples the weights have seen, (n,) bool."""
-    mask = np.zeros(len(result.answers.samples), bool)
-    mask[seen.overlap(result.seen, result.answers.samples)] = True
-    return mask
+    return seen.mask(result.seen, result.answers.samples)
 
 
 def member(name: str, seed: int, answers: Answers, classes: Sequence[str], has_seen: np.ndarray) -> Predictions:

@@ -120,6 +120,13 @@ def overlap(seen: Seen, samples: Sequence[Sample], *, stopped: bool = True) -> n
     return np.array([i for i, sample in enumerate(samples) if rows.has(sample)], np.int64)
 
 
+def mask(seen: Seen, samples: Sequence[Sample]) -> np.ndarray:
+    """`overlap` as (n,) bool."""
+    found = np.zeros(len(samples), np.bool_)
+    found[overlap(seen, samples)] = True
+    return found
+
+
 def place(weights: Path) -> Path:
     """The file that belongs to a weights file."""
     return seen_file(weights)

@@ -13,7 +13,7 @@ from cache.store import Store
 from stages.errors import DataError, MissingInputError
 from stages.extract.notes import SEEN
 from stages.extract.settings import ExtractSettings, unfolded
-from stages.finetune.seen import Seen, overlap, parse
+from stages.finetune.seen import Seen, mask, parse
 from stages.index.manifest import Sample
 from stages.predictions import require_held_out
 from stages.train.settings import HeadSettings
@@ -76,7 +76,7 @@ class SeenBlocks:
         found = np.zeros(len(samples), np.bool_)
         for name in names:
             if (seen := self.of_block(name)) is not None:
-                found[overlap(seen, samples)] = True
+                found |= mask(seen, samples)
         return found
 
     def require_held_out(self, heads: Mapping[str, HeadSettings], samples: Sequence[Sample], split: str) -> None:

@@ -14,7 +14,7 @@ from stages.backbones.about import read_about
 from stages.backbones.states import load_strictly, read_state
 from stages.errors import MissingInputError, SettingError
 from stages.finetune import seen as seen_files
-from stages.finetune.seen import Seen, overlap
+from stages.finetune.seen import Seen
 from stages.finetune.start import HEAD, differs
 from stages.index.manifest import Sample
 from stages.predictions import require_held_out
@@ -45,9 +45,7 @@ class HeadStart:
 
     def has_seen(self, samples: Sequence[Sample]) -> NDArray[np.bool_]:
         """Which of the samples it has seen, (n,) bool."""
-        found = np.zeros(len(samples), np.bool_)
-        found[overlap(self.seen, samples)] = True
-        return found
+        return seen_files.mask(self.seen, samples)
 
 
 def read_start(
