@@ -98,8 +98,7 @@ def build_head(head: HeadChoice, widths: tuple[int, int], classes: int) -> nn.Mo
     Raises:
         SettingError: there is no such kind of head.
     """
-    module, variant = heads.find(head.kind)
-    return module.build(variant, *widths, classes, head.dropout)
+    return heads.build(head.kind, heads.Shapes(*widths), classes, head.dropout)
 
 
 def start_backbone(

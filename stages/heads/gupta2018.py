@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from stages.heads.batch import HeadBatch, HeadOutput, masked_softmax
-from stages.heads.registry import Level
+from stages.heads.registry import Level, Shapes
+from stages.settings import Settings
 
 GLOBAL_DIM = 256
 FACE_DIMS = {"average": 256, "attention_a": 256, "attention_b": 64, "attention_c": 256}
@@ -65,15 +66,15 @@ SOURCES = {
 }
 
 
-def build(variant: str, face_dim: int, global_dim: int, classes: int, dropout: float) -> nn.Module:
+def build(variant: str, shapes: Shapes, classes: int, dropout: float, options: Settings) -> nn.Module:
     """A head of this paper; see `GuptaHead`, `PublishedHead`, `PublishedAverage` and `FacesHead`."""
     if variant == "faces":
-        return FacesHead(face_dim, classes, dropout)
+        return FacesHead(shapes.faces, classes, dropout)
     if variant == "average_published":
-        return PublishedAverage(face_dim, global_dim, classes, dropout)
+        return PublishedAverage(shapes.faces, shapes.global_, classes, dropout)
     if variant in PUBLISHED:
-        return PublishedHead(PUBLISHED[variant], face_dim, global_dim, classes, dropout)
-    return GuptaHead(variant, face_dim, global_dim, classes, dropout)
+        return PublishedHead(PUBLISHED[variant], shapes.faces, shapes.global_, classes, dropout)
+    return GuptaHead(variant, shapes.faces, shapes.global_, classes, dropout)
 
 
 class GuptaHead(nn.Module):

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from stages.heads.batch import HeadBatch, HeadOutput, masked_softmax
-from stages.heads.registry import Level
+from stages.heads.registry import Level, Shapes
+from stages.settings import Settings
 
 VARIANTS = ("gated", "transformer")
 NEEDS: dict[str, tuple[Level, ...]] = dict.fromkeys(VARIANTS, ("face", "global"))
@@ -34,10 +35,10 @@ WIDTH, INNER, ASKING, LAYERS = 128, 256, 4, 2
 """Of the transformer: width of a token, of the hidden layer between two linear ones, attention heads, layers."""
 
 
-def build(variant: str, face_dim: int, global_dim: int, classes: int, dropout: float) -> nn.Module:
+def build(variant: str, shapes: Shapes, classes: int, dropout: float, options: Settings) -> nn.Module:
     """`GatedHead` or `TransformerHead`."""
     made = GatedHead if variant == "gated" else TransformerHead
-    return made(face_dim, global_dim, classes, dropout)
+    return made(shapes.faces, shapes.global_, classes, dropout)
 
 
 class GatedHead(nn.Module):

@@ -3,18 +3,52 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+from pydantic import ValidationError
 from torch import nn
 
 from stages.errors import SettingError
+from stages.settings import Settings
 
-_OTHERS = {"__init__", "batch", "margin_settings", "margins", "registry"}
+_OTHERS = {"__init__", "batch", "loss_settings", "losses", "margin_settings", "margins", "registry"}
 
 
 Level = Literal["face", "global"]
 """Features that a head reads: of the faces, of the whole photo."""
+
+
+class Input(NamedTuple):
+    """What else a head reads, by a name of its own.
+
+    Attributes:
+        level: `frame`: a row for each frame, of one face in it; `person`: a row for each person.
+        kind: `vector` (D,), `map` (C, H, W) or `pixels` (H, W, 3) uint8; `features`: a vector or a map.
+    """
+
+    level: Literal["frame", "person"]
+    kind: Literal["vector", "map", "pixels", "features"]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of what a head is given.
+
+    Attributes:
+        faces, global_: width of a face's and of the photo's vector, 0 where it reads none.
+        inputs: name -> shape of a row.
+    """
+
+    faces: int = 0
+    global_: int = 0
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+class NoOptions(Settings):
+    """Of a head that has nothing to choose but its dropout."""
 
 
 class HeadFile(Protocol):
@@ -23,6 +57,8 @@ class HeadFile(Protocol):
     Attributes:
         VARIANTS: their names.
         NEEDS: variant -> the levels that it reads; `build` is given width 0 for a level that it does not.
+        INPUTS: variant -> name -> what else it reads. A file without it reads nothing else.
+        OPTIONS: variant -> the settings of `train.heads.NAME.options`. A file without it has none.
         SCHEDULES: variant -> `epochs`, and the `step` in epochs after which the learning rate falls.
         SOURCES: variant -> where it is from, as docs/heads.md has it.
     """
@@ -32,9 +68,52 @@ class HeadFile(Protocol):
     SCHEDULES: dict[str, dict[str, int]]
     SOURCES: dict[str, str]
 
-    def build(self, variant: str, face_dim: int, global_dim: int, classes: int, dropout: float) -> nn.Module:
-        """A head whose forward maps a HeadBatch to a HeadOutput."""
+    def build(self, variant: str, shapes: Shapes, classes: int, dropout: float, options: Settings) -> nn.Module:
+        """A head whose forward maps a HeadBatch to a HeadOutput.
+
+        Args:
+            options: of the type that OPTIONS has.
+        """
         ...
+
+
+def inputs_of(name: str) -> dict[str, Input]:
+    """What a head reads beside faces' and photos' vectors.
+
+    Raises:
+        SettingError: there is no such head.
+    """
+    module, variant = find(name)
+    return getattr(module, "INPUTS", {}).get(variant, {})
+
+
+def options_of(name: str, given: Mapping[str, Any]) -> Settings:
+    """A head's options, those that are not given as its file has them.
+
+    Raises:
+        SettingError: there is no such head, or it has no such option, or the value is wrong.
+    """
+    module, variant = find(name)
+    kind: type[Settings] = getattr(module, "OPTIONS", {}).get(variant, NoOptions)
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(kind.model_fields) or "none"
+        raise SettingError(f"options.{where} of head {name}: {first['msg']}; it has {known}") from None
+
+
+def build(
+    name: str, shapes: Shapes, classes: int, dropout: float, options: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """An untrained head; torch draws its weights.
+
+    Raises:
+        SettingError: as `options_of`, or the head cannot take these shapes.
+    """
+    module, variant = find(name)
+    return module.build(variant, shapes, classes, dropout, options_of(name, options or {}))
 
 
 def names() -> list[str]:

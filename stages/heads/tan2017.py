@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from stages.heads.batch import HeadBatch, HeadOutput, masked_softmax
-from stages.heads.registry import Level
+from stages.heads.registry import Level, Shapes
+from stages.settings import Settings
 
 VARIANTS = ("all", "largest3", "global")
 NEEDS: dict[str, tuple[Level, ...]] = {"all": ("face",), "largest3": ("face",), "global": ("global",)}
@@ -45,11 +46,11 @@ SOURCES = {
 LARGEST = 3
 
 
-def build(variant: str, face_dim: int, global_dim: int, classes: int, dropout: float) -> nn.Module:
+def build(variant: str, shapes: Shapes, classes: int, dropout: float, options: Settings) -> nn.Module:
     """A head of these slides; see `FaceScores` and `PhotoScores`."""
     if variant == "global":
-        return PhotoScores(global_dim, classes, dropout)
-    return FaceScores(face_dim, classes, dropout, LARGEST if variant == "largest3" else None)
+        return PhotoScores(shapes.global_, classes, dropout)
+    return FaceScores(shapes.faces, classes, dropout, LARGEST if variant == "largest3" else None)
 
 
 class FaceScores(nn.Module):

@@ -72,8 +72,8 @@ class Features:
             index = index + np.repeat(views * len(self.boxes), counts)
             rows = rows + views * len(self)
         faces[mask] = self.faces[index]
-        arrays = (faces, mask, boxes, self.global_[rows])
-        return HeadBatch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
+        arrays = {"faces": faces, "face_mask": mask, "boxes": boxes, "global_": self.global_[rows]}
+        return HeadBatch.of_parts({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()})
 
     def scales(self, rows: np.ndarray) -> tuple[Scale, Scale]:
         """Mean and deviation of the faces and of the global features over the samples at `rows`, of the plain view."""

@@ -72,8 +72,7 @@ class Ensemble:
 
 def build_head(settings: HeadSettings, dims: tuple[int, int], classes: int) -> nn.Module:
     """An untrained head for features of these widths."""
-    module, variant = registry.find(settings.kind)
-    return module.build(variant, dims[0], dims[1], classes, settings.dropout)
+    return registry.build(settings.kind, registry.Shapes(*dims), classes, settings.dropout, settings.options)
 
 
 def save_head(folder: Path, model: HeadModel) -> None:

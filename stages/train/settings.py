@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.finetune.settings import PREVIOUS
+from stages.finetune.settings import PREVIOUS, ScheduleSettings
+from stages.heads.loss_settings import LossSettings
 from stages.settings import Settings
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -15,6 +16,22 @@ _LIKE_A_SEED = re.compile(r".*-s\d+")
 
 BlockName = Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
 """`ROLE/TAP`, a role of `extract.backbones` and one of its taps; or `imported/NAME`, a name of `extract.imported`."""
+
+
+Option = bool | int | float | str
+"""A value of `HeadSettings.options`."""
+
+
+class FrameSettings(Settings):
+    """Which frames of a clip a head of frames sees, of those with a face.
+
+    Attributes:
+        train: so many, drawn for each epoch, in their order; None: all.
+        answer: so many, evenly spread; None: all.
+    """
+
+    train: int | None = Field(default=16, ge=1)
+    answer: int | None = Field(default=None, ge=1)
 
 
 class HeadSettings(Settings):
@@ -25,12 +42,23 @@ class HeadSettings(Settings):
         faces: blocks whose rows are joined to a face's vector; none for a head that does not read faces.
         global_: blocks whose rows are joined to the photo's vector (`global` in params.yaml); none for a head that does
             not read photos.
+        inputs: what else the head reads, by the names that its file gives them: blocks whose rows are joined.
+        options: of the head's file, see docs/heads.md.
+        frames: of a head that reads frames.
         epochs: passes over the training split.
         batch_size: samples.
-        learning_rate: of SGD at the start.
+        optimiser: `sgd`, or `adam`.
+        learning_rate: of the optimiser at the start.
         step: epochs after which the learning rate is multiplied by `gamma`.
         gamma: see `step`.
-        momentum, weight_decay: of SGD.
+        schedule: another way for the learning rate to fall, in the place of `step` and `gamma`.
+        momentum: of SGD.
+        weight_decay: times the weights is added to their gradients.
+        loss: see `LossSettings`.
+        class_weights: `balanced`: a sample counts n / (K n_c), n_c the training samples of its class.
+        sampling: `balanced`: an epoch draws as many samples as there are, each class as often as the others.
+        patience: training ends after so many epochs without a lower loss on split val, and the weights are those of the
+            epoch with the lowest; None: it does not.
         dropout: after every linear layer but the last.
         max_faces: the largest faces kept of a photo; the paper's code keeps 15.
         standardize: subtract the training split's mean and divide by its standard deviation, per feature. Cached
@@ -44,16 +72,25 @@ class HeadSettings(Settings):
     kind: str
     faces: tuple[BlockName, ...] = ()
     global_: tuple[BlockName, ...] = Field(default=(), alias="global")
+    inputs: dict[str, tuple[BlockName, ...]] = Field(default_factory=dict)
+    options: dict[str, Option] = Field(default_factory=dict)
+    frames: FrameSettings = FrameSettings()
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=2)
+    optimiser: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = Field(default=0.001, gt=0, allow_inf_nan=False)
     step: int | None = Field(default=None, ge=1)
     gamma: float = Field(default=0.1, gt=0, le=1)
+    schedule: ScheduleSettings | None = None
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     max_faces: int = Field(default=15, ge=1)
     standardize: bool = True
+    loss: LossSettings = LossSettings()
+    class_weights: Literal["none", "balanced"] = "none"
+    sampling: Literal["natural", "balanced"] = "natural"
+    patience: int | None = Field(default=None, ge=1)
     views: Literal["plain", "drawn"] = "plain"
     start: str | None = Field(default=None, pattern=rf"^{PREVIOUS}{_FILE_NAME.pattern}$")
 

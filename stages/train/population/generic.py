@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -45,14 +44,14 @@ class Generic:
             masks: of dropout; None: not in training.
         """
         self._head.train(masks is not None)
-        names = [field.name for field in fields(batch)]
-        tensors = tuple(getattr(batch, name) for name in names)
+        names, tensors = tuple(batch.parts()), tuple(batch.parts().values())
         training = masks is not None
         leaves = {name: value.detach().requires_grad_(training) for name, value in stack.parameters.items()}
 
         def one(state: dict[str, Tensor], parts: Sequence[Tensor], given: Sequence[Tensor]) -> Tensor:
             self._tape.play(given)
-            return functional_call(self._head, state, (HeadBatch(**dict(zip(names, parts, strict=True))),)).logits
+            whole = HeadBatch.of_parts(dict(zip(names, parts, strict=True)))
+            return functional_call(self._head, state, (whole,)).logits
 
         given: tuple[Tensor, ...] = ()
         if masks is not None:
@@ -75,7 +74,7 @@ class Generic:
         key = tuple(size for tensor in tensors for size in tensor.shape[1:])
         if key not in self._shapes:
             state = {n: t[0].clone() for n, t in (*stack.parameters.items(), *stack.buffers.items())}
-            whole = HeadBatch(**{name: tensor[0] for name, tensor in zip(names, tensors, strict=True)})
+            whole = HeadBatch.of_parts({name: tensor[0] for name, tensor in zip(names, tensors, strict=True)})
             self._tape.record()
             with torch.no_grad():
                 functional_call(self._head, state, (whole,))

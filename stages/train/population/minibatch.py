@@ -8,7 +8,7 @@ differ.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -139,7 +139,7 @@ class Streamed:
         """See `Source`."""
         batch, which, _ = self._read(samples.reshape(-1), None if views is None else views.reshape(-1))
         which = which.reshape(samples.shape)
-        return HeadBatch(**{f.name: _take(getattr(batch, f.name).to(self._device), which) for f in fields(batch)})
+        return HeadBatch.of_parts({name: _take(t.to(self._device), which) for name, t in batch.parts().items()})
 
     def _read(self, samples: np.ndarray, views: np.ndarray | None) -> tuple[HeadBatch, np.ndarray, np.ndarray]:
         """Every sample and view once, which of them each is, and their counts."""

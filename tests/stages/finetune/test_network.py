@@ -212,8 +212,7 @@ def test_last_layers_stay_in_float32_under_autocast() -> None:
 
 def end_to_end(variant: str = "attention_a") -> EndToEnd:
     torch.manual_seed(1)
-    module, name = heads.find(f"gupta2018:{variant}")
-    head = module.build(name, WIDTH, WIDTH, len(CLASSES), 0.0)
+    head = heads.build(f"gupta2018:{variant}", heads.Shapes(WIDTH, WIDTH), len(CLASSES), 0.0)
     return EndToEnd(head, backbone(), backbone(PHOTO), CLASSES)
 
 

@@ -32,9 +32,8 @@ def needs(name: str) -> tuple[registry.Level, ...]:
 def build(name: str, seed: int = 0, dropout: float = 0.5) -> nn.Module:
     """A head, told the widths that it needs and 0 for the others."""
     torch.manual_seed(seed)
-    module, variant = registry.find(name)
-    face_dim, global_dim = FACE_DIM * ("face" in needs(name)), GLOBAL_DIM * ("global" in needs(name))
-    return module.build(variant, face_dim, global_dim, CLASSES, dropout)
+    shapes = registry.Shapes(FACE_DIM * ("face" in needs(name)), GLOBAL_DIM * ("global" in needs(name)))
+    return registry.build(name, shapes, CLASSES, dropout)
 
 
 def seasoned(name: str) -> nn.Module:
@@ -111,7 +110,7 @@ def test_a_sample_is_answered_alike_whoever_comes_with_it(name: str) -> None:
     head, batch = seasoned(name), make_batch([2, 0, 4])
     logits, _ = answers(head, batch)
     for row in range(3):
-        alone = HeadBatch(*(part[row : row + 1] for part in (batch.faces, batch.face_mask, batch.boxes, batch.global_)))
+        alone = HeadBatch.of_parts({part: tensor[row : row + 1] for part, tensor in batch.parts().items()})
         torch.testing.assert_close(answers(head, alone)[0], logits[row : row + 1], atol=1e-5, rtol=0)
 
 

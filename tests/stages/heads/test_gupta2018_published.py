@@ -11,6 +11,7 @@ from torch import nn
 
 from stages.heads import gupta2018
 from stages.heads.batch import HeadBatch
+from stages.heads.registry import NoOptions, Shapes
 
 FACE_DIM, GLOBAL_DIM, CLASSES = 10, 14, 3
 VARIANTS = ("attention_a_published", "attention_b_published")
@@ -18,7 +19,7 @@ VARIANTS = ("attention_a_published", "attention_b_published")
 
 def build(variant: str, dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(3)
-    return gupta2018.build(variant, FACE_DIM, GLOBAL_DIM, CLASSES, dropout)
+    return gupta2018.build(variant, Shapes(FACE_DIM, GLOBAL_DIM), CLASSES, dropout, NoOptions())
 
 
 def make_batch(counts: list[int], width: int | None = None) -> HeadBatch:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stages.heads import gupta2018, tan2017
 from stages.heads.batch import HeadBatch
+from stages.heads.registry import NoOptions, Shapes
 
 FACE_DIM, GLOBAL_DIM, CLASSES = 6, 7, 4
 COUNTS = [5, 1, 0, 3, 4]
@@ -18,7 +19,7 @@ COUNTS = [5, 1, 0, 3, 4]
 
 def build(variant: str, dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(2)
-    return tan2017.build(variant, FACE_DIM, GLOBAL_DIM, CLASSES, dropout)
+    return tan2017.build(variant, Shapes(FACE_DIM, GLOBAL_DIM), CLASSES, dropout, NoOptions())
 
 
 def boxes_of(sizes: list[float]) -> Tensor:
@@ -69,7 +70,7 @@ def test_cross_entropy_is_the_loss_of_the_mean(batch: HeadBatch) -> None:
 
 
 def test_a_mean_of_probabilities_is_not_one_of_scores(batch: HeadBatch) -> None:
-    head, scores = build("all"), gupta2018.build("faces", FACE_DIM, GLOBAL_DIM, CLASSES, 0.0)
+    head, scores = build("all"), gupta2018.build("faces", Shapes(FACE_DIM, GLOBAL_DIM), CLASSES, 0.0, NoOptions())
     scores.load_state_dict(head.state_dict())
     with torch.inference_mode():
         ours, theirs = (torch.softmax(one(batch).logits, -1) for one in (head, scores))

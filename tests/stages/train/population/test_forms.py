@@ -31,8 +31,7 @@ CASES = [(kind, True) for kind in KINDS] + [(kind, False) for kind in WITH_FORM]
 
 def build(kind: str, seed: int, dropout: float = 0.5) -> nn.Module:
     torch.manual_seed(seed)
-    module, variant = registry.find(kind)
-    return module.build(variant, *widths(kind), 3, dropout)
+    return registry.build(kind, registry.Shapes(*widths(kind)), 3, dropout)
 
 
 def widths(kind: str) -> tuple[int, int]:
