@@ -99,8 +99,10 @@ def train(folder: Path, rows: int) -> None:
     from stages.heads.gupta2018 import GuptaHead
     from stages.index.manifest import Manifest
     from stages.ledger import Ledger
+    from stages.train.answering import infer
     from stages.train.features import gather
-    from stages.train.loop import Schedule, fit, infer
+    from stages.train.population.engine import train_population
+    from stages.train.population.members import Member, Plan
 
     manifest, store = Manifest.read(folder / "manifest.csv"), Store(folder / "store")
     detections = detections_of(manifest, store, DetectSettings(device="cpu"))
@@ -109,7 +111,7 @@ def train(folder: Path, rows: int) -> None:
     all_rows, labels = np.arange(len(features)), np.arange(len(features)) % 3
     ready = features.scaled(*features.scales(all_rows))
     head = GuptaHead("attention_c", DIM, GLOBAL_DIM, 3, 0.5)
-    fit(head, ready, labels, all_rows, Schedule(1, 32, 0.001, 1, 0.1, 0.9, 0.0), seed=0)
+    train_population([Member(head, 0, 0.001, all_rows)], ready, labels, Plan())
     infer(head, ready)
 
 

@@ -18,7 +18,7 @@ LEVEL_ROWS = {
     "global": "a whole photo or frame; imported: a photo, or a whole clip",
     "frame": "a photo, or one frame of a clip",
     "face": "one face of a photo or frame: found, given, or the whole image",
-    "person": "one given person box of a photo or frame",
+    "person": "one person of a photo or frame: in a given box, or around a face",
 }
 """Level -> what one row is."""
 

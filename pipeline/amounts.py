@@ -12,11 +12,14 @@ import numpy as np
 from cache import dtypes
 from cache.keys import BlockSpec, item_keys, key_array, key_list
 from cache.store import Store
+from pipeline.crops import templates_read
 from pipeline.project import Project
+from stages.align.run import crops_block
 from stages.detect.clips import NOT_DETECTED, TIMES_SPEC, read_clips
 from stages.detect.corpus import SIZE_SPEC, Corpus
 from stages.detect.detections import Detections
 from stages.detect.run import boxes_spec, read
+from stages.detect.settings import FaceSource
 from stages.errors import MissingInputError
 from stages.extract.items import keys_of, viewed
 from stages.extract.plan import RolePlan
@@ -90,6 +93,8 @@ class Outlook:
     def __init__(self, project: Project, manifest: Manifest, roles: Sequence[Role]) -> None:
         self.manifest, self._roles, self._store = manifest, roles, project.store
         self._views, settings = project.params.extract.views, project.params.detect
+        self._source: FaceSource = settings.faces
+        self._templates = templates_read(project, [role.plan for role in roles])
         spec = boxes_spec(settings)
         self._boxes, self._sizes = self._store.open(spec), self._store.open(SIZE_SPEC)
         self._clips = read_clips(manifest, self._store, settings.clips)
@@ -155,20 +160,26 @@ class Outlook:
         """Of what was detected, by stage: its work, and positions in `_readable` of those that lack something."""
         picked = self._detections.pick(self._readable)
         faces = _Rows.of(picked.keys, picked.counts, picked.owner)
-        keys, owner = keys_of(self._readable, self._detections, "frame")
-        frames = _Rows.of(keys, np.ones(len(keys), np.int64), owner)
-        crops = {role.plan.crops.key: role.plan.crops for role in self._roles if role.plan.crops}
-        aligned = [faces.work(self._store, [spec]) for spec in crops.values()]
+        levels = {"face": faces, "frame": self._rows("frame")}
+        crops = [crops_block(name, self._detections.key, self._source) for name in self._templates]
+        if any(spec.level == "person" for spec in crops):
+            levels["person"] = self._rows("person")
+        aligned = [levels[spec.level].work(self._store, [spec]) for spec in crops]
         found = {
             ALIGN: (
                 sum((amount for amount, _ in aligned), Amount()),
                 np.concatenate([np.empty(0, np.int64), *(owners for _, owners in aligned)]),
             )
         }
-        levels = {True: faces.viewed(self._views), False: frames.viewed(self._views)}
+        views = {level: rows.viewed(self._views) for level, rows in levels.items()}
         for role in self._roles:
-            found[role.stage] = levels[role.plan.crops is not None].work(self._store, role.blocks)
+            found[role.stage] = views[role.plan.level].work(self._store, role.blocks)
         return found
+
+    def _rows(self, level: str) -> _Rows:
+        """The items of a level that has a row an item."""
+        keys, owner = keys_of(self._readable, self._detections, level)
+        return _Rows.of(keys, np.ones(len(keys), np.int64), owner)
 
 
 def _first_of_each(samples: Iterable[Sample]) -> list[Sample]:

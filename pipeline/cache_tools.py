@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
 from cache.errors import CacheError
-from cache.keys import FACES, PLAIN, WHOLE, BlockSpec, frame_key, item_key, view_key
+from cache.keys import FACES, PLAIN, WHOLE, BlockSpec, frame_key, item_key, key_list, view_key
 from cache.store import BlockInfo, Store
 from cache.why import flat, names_block, nearest, shown
+from pipeline.crops import templates_read
 from pipeline.plans import role_plans
 from pipeline.project import Project
+from stages.align.run import crops_block
 from stages.detect.clips import TIMES_SPEC, read_clips
 from stages.detect.corpus import SIZE_SPEC
 from stages.detect.faces import Faces, faces_of
-from stages.detect.run import boxes_spec
+from stages.detect.persons import find_persons
+from stages.detect.run import boxes_spec, read
 from stages.detect.settings import FaceSource
 from stages.errors import DataError, MissingInputError
 from stages.extract.imported import find as find_imported
 from stages.extract.views import names as view_names
-from stages.index.manifest import Sample
+from stages.index.manifest import Manifest, Sample
 
-Kind = Literal["photo", "clip", "frames", "boxes", "faces"]
+Kind = Literal["photo", "clip", "frames", "boxes", "faces", "persons"]
 """What an item of a block is: the whole photo or clip; a whole clip alone; each whole photo or chosen frame; all that
-the detector finds in one of these; or the project's face items."""
+the detector finds in one of these; the project's face items; or its persons."""
 
 Times = Mapping[str, np.ndarray]
 """Content of each clip whose frames are known -> presentation times of the chosen ones, in microseconds."""
+
+PersonKeys = Mapping[str, Sequence[bytes]]
+"""sample_id -> item keys of its persons; samples that were not detected are not in it."""
 
 Lines = Iterator[str]
 
@@ -45,9 +51,10 @@ class Wanted:
     command: str
     views: tuple[str, ...] = (PLAIN,)
 
-    def keys(self, sample: Sample, source: FaceSource, times: Times) -> list[bytes]:
+    def keys(self, sample: Sample, source: FaceSource, times: Times, persons: PersonKeys) -> list[bytes]:
         """Item keys of a sample in it, of every view."""
-        return [view_key(key, view) for view in self.views for key in sample_keys(sample, self.kind, source, times)]
+        plain = sample_keys(sample, self.kind, source, times, persons)
+        return [view_key(key, view) for view in self.views for key in plain]
 
 
 def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
@@ -70,15 +77,20 @@ def wanted_blocks(project: Project) -> tuple[list[Wanted], list[str]]:
     taps: list[Wanted] = []
     plans, missing = role_plans(project, boxes.key)
     unknown = [f"{role}: its key is not known ({error})" for role, error in missing.items()]
+    for name in templates_read(project, plans.values()):
+        spec = crops_block(name, boxes.key, settings.detect.faces)
+        crops[spec.key] = Wanted(spec, _KINDS[spec.level], "align")
     for role, plan in plans.items():
-        if plan.crops:
-            crops[plan.crops.key] = Wanted(plan.crops, "faces", "align")
-        kind: Kind = "faces" if plan.crops else "frames"
+        kind = _KINDS[plan.level]
         names = view_names(settings.extract.views)
         taps += [Wanted(spec, kind, f"extract {role}", names) for spec in plan.blocks.values()]
     brought, lost = _imported(project)
     once = {one.spec.key: one for one in (*found, *crops.values(), *taps, *brought)}
     return list(once.values()), unknown + lost
+
+
+_KINDS: dict[str, Kind] = {"face": "faces", "person": "persons", "frame": "frames"}
+"""By the level of what networks see."""
 
 
 def _has_clips(project: Project) -> bool:
@@ -107,11 +119,31 @@ def clip_times(project: Project) -> Times:
     return read_clips(project.manifest, project.store, project.params.detect.clips).times
 
 
-def sample_keys(sample: Sample, kind: Kind, source: FaceSource, times: Times) -> list[bytes]:
+def person_keys(project: Project, manifest: Manifest, wanted: Iterable[Wanted] | None = None) -> PersonKeys:
+    """The persons of a manifest's samples, so far as the store has their detections; of none where no block that is
+    wanted is of persons."""
+    if wanted is not None and all(one.kind != "persons" for one in wanted):
+        return {}
+    try:
+        detections = read(manifest, project.store, project.params.detect)
+    except MissingInputError:
+        return {}
+    samples = detections.readable(manifest.samples)
+    persons = find_persons(samples, detections)
+    keys = key_list(persons.keys)
+    return {sample.sample_id: keys[persons.of(number)] for number, sample in enumerate(samples)}
+
+
+def sample_keys(
+    sample: Sample, kind: Kind, source: FaceSource, times: Times, persons: PersonKeys | None = None
+) -> list[bytes]:
     """Item keys of a sample in a block of this kind.
 
-    None where faces are given and the sample has no face box, and of a clip's frames where they are not known.
+    None where faces are given and the sample has no face box, of a clip's frames where they are not known, and of
+    persons where the sample was not detected.
     """
+    if kind == "persons":
+        return list((persons or {}).get(sample.sample_id, ()))
     is_clip = sample.media == "video"
     if kind in ("photo", "clip"):
         return [item_key(sample.content)] if kind == "photo" or is_clip else []
@@ -132,8 +164,9 @@ def project_items(project: Project) -> dict[str, dict[str, list[bytes]]]:
         MissingInputError: there is no manifest.
     """
     kinds, source, times = get_args(Kind), project.params.detect.faces, clip_times(project)
+    persons = person_keys(project, project.manifest)
     return {
-        sample.sample_id: {kind: sample_keys(sample, kind, source, times) for kind in kinds}
+        sample.sample_id: {kind: sample_keys(sample, kind, source, times, persons) for kind in kinds}
         for sample in project.manifest.samples
     }
 
@@ -164,16 +197,19 @@ def _why_sample(project: Project, sample: Sample) -> Lines:
     blocks = list(project.store.blocks(shared=True))
     names = {info.spec.key: info.spec.name for info in blocks} | {one.spec.key: one.spec.name for one in wanted}
     source, times = project.params.detect.faces, clip_times(project)
+    persons = person_keys(project, Manifest((sample,)), wanted)
     yield f"{sample.sample_id}: {sample.path}, content {sample.content[:12]}"
-    unread = faceless = ""  # why later blocks have no item of this sample
+    unread = faceless = personless = ""  # why later blocks have no item of this sample
     probed = True
     for one in wanted:
-        spec, keys = one.spec, one.keys(sample, source, times)
+        spec, keys = one.spec, one.keys(sample, source, times, persons)
         if one.kind == "clip" and not keys:
             continue
         if not keys and one.kind == "faces":
             faceless = "no item, the data give this sample no face box"
-        absent = unread or (faceless if one.kind == "faces" else "")
+        if not keys and one.kind == "persons" and sample.sample_id in persons:
+            personless = "no item, this sample has no person box in the photo and no face"
+        absent = unread or {"faces": faceless, "persons": personless}.get(one.kind, "")
         if one.command == "detect" and probed:
             absent = ""
         head = f"{spec.name} ({spec.level}): "
@@ -263,7 +299,7 @@ def _described(info: BlockInfo, names: dict[str, str]) -> Lines:
     spec = info.spec
     age = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.newest)) if info.newest else "never"
     size = spec.numerics.get("dtype", "float32")
-    rows = {"global": "a photo or frame", "frame": "a photo or frame", "face": "a face", "person": "a person box"}
+    rows = {"global": "a photo or frame", "frame": "a photo or frame", "face": "a face", "person": "a person"}
     shape = "x".join(map(str, spec.shape)) or "one"
     yield f"{info.path.name}: {spec.name}, a row is {rows[spec.level]}, {shape} {size}"
     counts = (_number(info.items, "item"), _number(info.rows, "row"), _number(info.shards, "shard"))

@@ -145,5 +145,6 @@ def _units(project: Project, roles: Sequence[Role]) -> Mapping[str, str]:
     """What each stage's amount counts."""
     pictures = "frames" if any(sample.media == "video" for sample in project.manifest) else "photos"
     views = "views of " if len(view_names(project.params.extract.views)) > 1 else ""
-    of_roles = {role.stage: views + ("faces" if role.plan.crops else pictures) for role in roles}
+    of_level = {"face": "faces", "person": "persons", "frame": pictures}
+    of_roles = {role.stage: views + of_level[role.plan.level] for role in roles}
     return {DETECT: pictures, ALIGN: "crops", **of_roles}

@@ -11,16 +11,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cache.keys import BlockSpec
+from pipeline.crops import templates_of_finetunes, templates_read
 from pipeline.plans import role_plans
 from pipeline.project import Project
-from stages.align.run import crops_spec
-from stages.align.templates import find
+from stages.align.run import crops_block
 from stages.backbones import weights
 from stages.backbones.registry import get_spec
 from stages.detect.clips import TIMES_SPEC
 from stages.detect.corpus import SIZE_SPEC
 from stages.detect.run import boxes_spec
 from stages.errors import WeightsError
+from stages.extract.plan import RolePlan
 from stages.tables import write_csv
 
 UNKNOWN = "unknown"
@@ -42,7 +43,7 @@ def stage_keys(project: Project) -> dict[str, list[tuple[str, str]]]:
     plans, unknown = role_plans(project, boxes.key, of_finetunes=False)
     return {
         "detect": _rows([SIZE_SPEC, TIMES_SPEC, boxes]),
-        "align": _rows([*(plan.crops for plan in plans.values() if plan.crops), *_crops_of_finetunes(project, boxes)]),
+        "align": _rows(_crops(project, boxes, plans.values())),
         "finetune": _starts(project),
         **{
             f"extract/{name}": [(UNKNOWN, UNKNOWN)]
@@ -53,10 +54,10 @@ def stage_keys(project: Project) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def _crops_of_finetunes(project: Project, boxes: BlockSpec) -> list[BlockSpec]:
-    """The crops that backbones are trained on."""
-    templates = {get_spec(one.backbone).template for one in project.params.finetune.values()}
-    return [crops_spec(find(name), boxes.key, project.params.detect.faces) for name in templates if name]
+def _crops(project: Project, boxes: BlockSpec, plans: Iterable[RolePlan]) -> list[BlockSpec]:
+    """The crops that these roles see, that backbones are trained on, and that heads read."""
+    templates = {*templates_read(project, plans), *templates_of_finetunes(project)}
+    return [crops_block(name, boxes.key, project.params.detect.faces) for name in templates]
 
 
 def _starts(project: Project) -> list[tuple[str, str]]:

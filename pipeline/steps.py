@@ -72,18 +72,15 @@ def detect(project: Project, allowance: str | None = None, spread: Spread | None
 
 
 def align(project: Project, allowance: str | None = None) -> Lines:
-    """Faces -> crops, for the templates that the project's backbones want."""
+    """Faces and persons -> crops, for the templates that the project's backbones and heads want."""
+    from pipeline.crops import templates_of
     from stages.align.run import run
-    from stages.backbones.registry import get_spec
     from stages.detect.run import read
-    from stages.extract.plan import resolve_backbone
 
     ledger, timings, start = Ledger("align"), Timings(), time.monotonic()
     settings, store = project.params, project.store
     detections = read(project.manifest, store, settings.detect)
-    specs = [resolve_backbone(role, settings.extract, project.weights_folder)[0] for role in settings.extract.roles]
-    specs += [get_spec(one.backbone) for one in settings.finetune.values()]
-    templates = sorted({spec.template for spec in specs if spec.template})
+    templates = templates_of(project)
     source = settings.detect.faces
     rows, counts = run(project.manifest, project.images_root, store, detections, templates, source, ledger, timings)
     unit = "photos and clips" if detections.times else "photos"
@@ -138,7 +135,8 @@ def extract(
     lines: Lines = []
     for plan in plans:
         counts = results[plan.role].counts
-        unit = "face groups" if plan.crops else "photos and frames" if detections.times else "photos"
+        pictures = "photos and frames" if detections.times else "photos"
+        unit = {"face": "face groups", "person": "persons"}.get(plan.level, pictures)
         unit = f"views of {unit}" if views else unit
         lines += _extracted(plan, unit, counts, timings.spent.get(f"forward/{plan.role}", Spent()))
     for name, of in stages.items():

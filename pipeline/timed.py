@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pipeline.amounts import ALIGN, DETECT, Role
+from pipeline.crops import templates_read
 from pipeline.project import Project
 from stages.align.run import run as align
 from stages.detect.run import read
@@ -100,7 +101,7 @@ def _steps(project: Project, roles: Sequence[Role], ledger: Ledger) -> Iterator[
         return _timed(DETECT, timings, "detect", time.perf_counter() - start)
 
     def aligned(manifest: Manifest) -> Timed:
-        templates = sorted({role.plan.spec.template for role in roles if role.plan.spec.template})
+        templates = templates_read(project, [role.plan for role in roles])
         detections = read(manifest, store, settings.detect)
         timings, start = Timings(), time.perf_counter()
         align(manifest, photos, store, detections, templates, settings.detect.faces, ledger, timings)

@@ -14,7 +14,8 @@ import numpy as np
 from cache import dtypes
 from cache.block import Block
 from cache.store import Store
-from pipeline.cache_tools import Times, Wanted, clip_times, sample_keys, wanted_blocks
+from pipeline.cache_tools import PersonKeys, Times, Wanted, clip_times, person_keys, sample_keys, wanted_blocks
+from pipeline.crops import templates_read
 from pipeline.plans import role_plans
 from pipeline.project import Project
 from stages.errors import DataError, SettingError
@@ -126,6 +127,8 @@ class Checked:
         largest: distance of two rows.
         same: whether all bytes are equal.
         off: sample_id of each item that is off, and what is wrong with it, in words.
+        moved: items of persons that the store has and that are not there now: their boxes are others, or their photos
+            cannot be read.
     """
 
     name: str
@@ -135,6 +138,7 @@ class Checked:
     largest: float = 0.0
     same: bool = True
     off: list[tuple[str, str]] = field(default_factory=list)
+    moved: int = 0
 
     def compare(self, sample_id: str, key: bytes, stored: Block, fresh: Block) -> None:
         """Compare one item that both blocks have."""
@@ -189,7 +193,7 @@ def verify_sample(project: Project, amount: Amount, seed: int, tolerance: float 
         raise DataError(f"{project.artifacts / 'manifest.csv'} has no samples; run kuleshov index")
     chosen = amount.draw(project.manifest, seed)
     wanted, unknown = wanted_blocks(project)
-    times = clip_times(project)
+    times, persons = clip_times(project), person_keys(project, chosen, wanted)
     fresh, ledger = Store(scratch), Ledger("verify")
     _compute(project, chosen, fresh, ledger)
     lines = [f"computed again: {len(chosen)} of {_count(len(project.manifest), 'sample')}, seed {seed}"]
@@ -200,12 +204,15 @@ def verify_sample(project: Project, amount: Amount, seed: int, tolerance: float 
             unknown.append(f"{one.spec.name}: imported, so there is nothing to compute it from")
             continue
         samples = _still(chosen, moved) if one.kind == "faces" else chosen.samples
-        checked = _check(project, one, samples, times, fresh, tolerance)
+        checked = _check(project, one, samples, times, persons, fresh, tolerance)
         if one.kind == "boxes":
             moved = {sample_id for sample_id, _ in checked.off}
         blocks.append(checked)
     lines += [one.line() for one in blocks]
     lines += [f"not compared: {line}" for line in unknown]
+    lines += [
+        f"not compared: {_count(one.moved, 'item')} of {one.name}, not to be had now" for one in blocks if one.moved
+    ]
     if moved:
         lines.append(f"detection differs in {_count(len(moved), 'sample')}: what stands on it was not compared there")
     unread = _unread(project, chosen, times, fresh, ledger, wanted)
@@ -229,7 +236,7 @@ def _compute(project: Project, chosen: Manifest, fresh: Store, ledger: Ledger) -
     source = settings.detect.faces
     detections, *_ = detect(chosen, photos, fresh, settings.detect, ledger)
     plans = list(role_plans(project, detections.key)[0].values())  # `wanted_blocks` says which are left out
-    templates = sorted({plan.spec.template for plan in plans if plan.spec.template})
+    templates = templates_read(project, plans)
     align(chosen, photos, fresh, detections, templates, source, ledger)
     ledgers = {plan.role: ledger for plan in plans}
     extract(chosen, photos, fresh, detections, plans, settings.extract, folder, ledgers)
@@ -242,17 +249,25 @@ def _still(chosen: Manifest, moved: set[str]) -> list[Sample]:
 
 
 def _check(
-    project: Project, one: Wanted, samples: Sequence[Sample], times: Times, fresh: Store, tolerance: float | None
+    project: Project,
+    one: Wanted,
+    samples: Sequence[Sample],
+    times: Times,
+    persons: PersonKeys,
+    fresh: Store,
+    tolerance: float | None,
 ) -> Checked:
     stored, again = project.store.open(one.spec), fresh.open(one.spec)
     checked = Checked(project.store.place(one.spec).name, Measure.of(one, stored, tolerance))
     done: set[bytes] = set()
     for sample in samples:
-        keys = [key for key in one.keys(sample, project.params.detect.faces, times) if key not in done]
+        keys = [key for key in one.keys(sample, project.params.detect.faces, times, persons) if key not in done]
         done.update(keys)
         for key in keys:
             if stored.has([key])[0] and again.has([key])[0]:
                 checked.compare(sample.sample_id, key, stored, again)
+            elif one.kind == "persons" and stored.has([key])[0]:
+                checked.moved += 1
     return checked
 
 

@@ -2,9 +2,10 @@
 
 One CSV file per member: `predictions/heads/HEAD-sSEED.csv`, `predictions/finetuned/NAME-sSEED.csv` and
 `predictions/fused/NAME.csv`. The columns are `sample_id, split, label`, then one per class, in the order in which the
-member answers. `label` is empty (predicted, not scored) or several joined by `;`. Samples that fine-tuned weights
-behind the answers have seen are in `seen/` beside it, in a file of the same name with the column `sample_id`, sorted;
-where there are none, there is no file.
+member answers. `label` is empty (predicted, not scored) or several joined by `;`. A member that answers with several
+labels has the column `labels` in the place of `label`, and scores that need not sum to one, see `scores_of`. Samples
+that fine-tuned weights behind the answers have seen are in `seen/` beside it, in a file of the same name with the
+column `sample_id`, sorted; where there are none, there is no file.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from stages.errors import DataError, MissingInputError
 from stages.tables import write_csv
 
 COLUMNS = ("sample_id", "split", "label")
+SEVERAL_COLUMNS = ("sample_id", "split", "labels")
 TOLERANCE = 1e-3
 """How far from one a row's probabilities may sum: rounding to 7 digits stays far below it, logits do not."""
 
@@ -59,10 +62,12 @@ class Predictions:
         splits: n words, such as `train`, `val`, `test`.
         labels: n tuples; empty for an unlabelled sample.
         classes: k distinct names, the columns of `probabilities`.
-        probabilities: float64 (n, k), each row non-negative and summing to 1 within `TOLERANCE`.
+        probabilities: float64 (n, k), each row non-negative and summing to 1 within `TOLERANCE`; of a member that
+            answers with several labels the scores of `scores_of`, each in [0, 1].
         seen: bool (n,), which samples fine-tuned weights behind these answers were trained on or stopped by, by content
             or group: they are not held out, whatever their split. None of them where it is left out. What a head alone
             was trained on is its split `train`.
+        several: whether it answers with several labels, each class by itself.
 
     Raises:
         DataError: for anything that is not as said above, naming the first sample concerned.
@@ -78,6 +83,7 @@ class Predictions:
     classes: tuple[str, ...]
     probabilities: NDArray[np.float64]
     seen: NDArray[np.bool_] = field(default_factory=_none_seen)
+    several: bool = False
 
     def __post_init__(self) -> None:
         if not self.seen.any():  # none is none, of however many samples
@@ -132,17 +138,38 @@ def _name_problem(p: Predictions) -> str | None:
 
 def _value_problem(p: Predictions) -> str | None:
     sums = p.probabilities.sum(axis=1)
+    number = "score" if p.several else "probability"
+    whole = (np.abs(sums - 1) > TOLERANCE, "has probabilities that do not sum to 1")
     for bad, what in (
-        (~np.isfinite(p.probabilities).all(axis=1), "has a probability that is NaN or infinite"),
-        ((p.probabilities < 0).any(axis=1), "has a negative probability"),
-        (np.abs(sums - 1) > TOLERANCE, "has probabilities that do not sum to 1"),
+        (~np.isfinite(p.probabilities).all(axis=1), f"has a {number} that is NaN or infinite"),
+        ((p.probabilities < 0).any(axis=1), f"has a negative {number}"),
+        ((p.probabilities > 1).any(axis=1), "has a score above 1") if p.several else whole,
     ):
         rows = np.flatnonzero(bad)
         if rows.size:
             first = rows[0]
-            total = f" (sum {sums[first]:.6g})" if what.endswith("1") else ""
+            total = f" (sum {sums[first]:.6g})" if what == whole[1] else ""
             return f"sample {p.sample_ids[first]!r} {what}{total}, as do {rows.size - 1} more"
     return None
+
+
+def scores_of(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What a head of several labels answers: the sigmoid of each logit.
+
+    Where the loss is `multi_label` it is the label's probability. Average precision is of the order of samples, and the
+    sigmoid keeps it, where a softmax, to which the other classes belong, would not.
+
+    It is computed in float64. That tells neighbours among float32 logits apart up to 20 (but for those within 1e-8 of
+    0), where float32 has 1 from 17 on; above 37 all are 1. `write` keeps all of its digits: rounded to 7, enough for a
+    probability, all logits above 17 would be one score.
+
+    Args:
+        logits: float32 or float64, any shape.
+
+    Returns:
+        float64 in [0, 1], the same shape.
+    """
+    return expit(np.asarray(logits, np.float64))
 
 
 def split_name(name: str, kind: Kind) -> tuple[str, int | None]:
@@ -163,15 +190,17 @@ def split_name(name: str, kind: Kind) -> tuple[str, int | None]:
 def write(path: Path, predictions: Predictions) -> None:
     """Write predictions as CSV: equal predictions are equal bytes.
 
-    Rows are sorted by sample_id. A probability is rounded to 7 significant digits (float32 has no more) and written
-    in the shortest form that reads back as that number. Each file appears whole or not at all. A process that ends in
-    between may leave samples marked as seen that are not, and never the other way.
+    Rows are sorted by sample_id. A probability is rounded to 7 significant digits (float32 has no more), a score of one
+    of several labels is not. Both are written in the shortest form that reads back as that number. Each file appears
+    whole or not at all. A process that ends in between may leave samples marked as seen that are not, and never the
+    other way.
     """
     beside = seen_file(path)
     ids = sorted(np.array(predictions.sample_ids, object)[predictions.seen].tolist())
     if ids:
         write_csv(beside, (SEEN_COLUMN,), ((one,) for one in ids))
-    write_csv(path, (*COLUMNS, *predictions.classes), _rows(predictions))
+    columns = SEVERAL_COLUMNS if predictions.several else COLUMNS
+    write_csv(path, (*columns, *predictions.classes), _rows(predictions))
     if not ids:
         beside.unlink(missing_ok=True)
 
@@ -183,7 +212,8 @@ def seen_file(path: Path) -> Path:
 
 def _rows(predictions: Predictions) -> Iterator[tuple[str, ...]]:
     for i in sorted(range(len(predictions)), key=predictions.sample_ids.__getitem__):
-        values = (repr(float(f"{value:.7g}") + 0.0) for value in predictions.probabilities[i].tolist())
+        row = predictions.probabilities[i].tolist()
+        values = (repr((value if predictions.several else float(f"{value:.7g}")) + 0.0) for value in row)
         yield (predictions.sample_ids[i], predictions.splits[i], ";".join(predictions.labels[i]), *values)
 
 
@@ -208,7 +238,7 @@ def read(path: Path, kind: Kind | None = None) -> Predictions:
     head, seed = split_name(path.stem, kind)
     try:
         with open(path, newline="", encoding="utf-8") as handle:
-            classes, rows, values = _parse(csv.reader(handle))
+            classes, several, rows, values = _parse(csv.reader(handle))
         ids = tuple(row[0] for row in rows)
         return Predictions(
             name=path.stem,
@@ -221,6 +251,7 @@ def read(path: Path, kind: Kind | None = None) -> Predictions:
             classes=classes,
             probabilities=np.array(values, dtype=np.float64).reshape(len(rows), len(classes)),
             seen=_read_seen(seen_file(path), ids, COMMANDS[kind]),
+            several=several,
         )
     except (DataError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
@@ -243,12 +274,13 @@ def _read_seen(path: Path, ids: Sequence[str], command: str) -> NDArray[np.bool_
     return np.fromiter((one in names for one in ids), np.bool_, len(ids))
 
 
-def _parse(lines: Iterable[list[str]]) -> tuple[tuple[str, ...], list[list[str]], list[list[float]]]:
-    """The classes, the text columns and the numbers of a file. Columns go by place: a class may be named `label`."""
+def _parse(lines: Iterable[list[str]]) -> tuple[tuple[str, ...], bool, list[list[str]], list[list[float]]]:
+    """The classes, whether several labels are answered, the text columns and the numbers of a file. Columns go by
+    place: a class may be named `label`."""
     iterator = iter(lines)
     header = next(iterator, [])
-    missing = [name for name, found in zip(COLUMNS, [*header, "", "", ""], strict=False) if name != found]
-    if missing:
+    several = tuple(header[:3]) == SEVERAL_COLUMNS
+    if not several and tuple(header[:3]) != COLUMNS:
         raise DataError(f"the header is {','.join(header)!r}, expected sample_id,split,label, then the classes")
     texts: list[list[str]] = []
     values: list[list[float]] = []
@@ -261,7 +293,7 @@ def _parse(lines: Iterable[list[str]]) -> tuple[tuple[str, ...], list[list[str]]
             raise DataError(f"row {line} (sample {row[0]!r}): {error}") from None
         texts.append(row[:3])
         values.append(numbers)
-    return tuple(header[3:]), texts, values
+    return tuple(header[3:]), several, texts, values
 
 
 def read_all(folder: Path) -> list[Predictions]:

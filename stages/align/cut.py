@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from stages.align.person_cut import PersonCutter
+from stages.align.persons import PersonTemplate
 from stages.align.templates import Template
 from stages.align.warp import crop_matrix, warp
 from stages.errors import MediaError
@@ -19,12 +21,12 @@ from stages.index.samples import open_frames
 
 
 class Piece(NamedTuple):
-    """The faces of an item, to be cut.
+    """The faces of an item, or the person that it is, to be cut.
 
     Attributes:
         key: of the item.
-        boxes: (n, 4) float32 px, at least one.
-        landmarks: (n, 5, 2) float32 px; NaN where there are none.
+        boxes: (n, 4) px, at least one.
+        landmarks: (n, 5, 2) float32 px; NaN where there are none, as of a person.
         templates: numbers of the templates in `Cutter.templates` whose crops are wanted.
     """
 
@@ -54,7 +56,7 @@ class Crops(NamedTuple):
     Attributes:
         template: its number.
         key: of the item.
-        pixels: uint8 (n, height, width, 3) RGB, one for each face.
+        pixels: uint8 (n, height, width, 3) RGB, one for each face or person.
     """
 
     template: int
@@ -79,7 +81,7 @@ class Cutter:
     """
 
     images_root: Path
-    templates: tuple[Template, ...]
+    templates: tuple[Template | PersonTemplate, ...]
     exact_box: bool
 
     def __call__(self, media: Media) -> Iterator[Cut | MediaError]:
@@ -88,13 +90,16 @@ class Cutter:
             images = open_frames(media.samples, self.images_root, media.times_us)
             for pieces, image in zip(media.frames, images, strict=True):
                 start = time.perf_counter()
-                crops = [self._cut(image, piece, number) for piece in pieces for number in piece.templates]
+                persons = PersonCutter(image)
+                crops = [self._cut(image, persons, piece, number) for piece in pieces for number in piece.templates]
                 yield Cut(crops, time.perf_counter() - start)
         except MediaError as error:
             yield error
 
-    def _cut(self, image: Image.Image, piece: Piece, number: int) -> Crops:
+    def _cut(self, image: Image.Image, persons: PersonCutter, piece: Piece, number: int) -> Crops:
         template = self.templates[number]
+        if isinstance(template, PersonTemplate):
+            return Crops(number, piece.key, np.stack([persons.cut(box, template) for box in piece.boxes]))
         crops = [
             warp(image, crop_matrix(box, landmarks, template, exact_box=self.exact_box), template.size)
             for box, landmarks in zip(piece.boxes, piece.landmarks, strict=True)

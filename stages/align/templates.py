@@ -7,8 +7,9 @@ cut. Coordinates are px of the crop, x to the right, y down.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from stages.align.persons import SIDES, PersonTemplate, find_person
 from stages.errors import SettingError
 
 Point = tuple[float, float]
@@ -26,6 +27,7 @@ class Template:
         source: where the numbers come from.
     """
 
+    level: ClassVar[str] = "face"
     name: str
     size: tuple[int, int]
     points: tuple[Point, Point, Point, Point, Point] | None = None
@@ -79,3 +81,28 @@ def find(name: str) -> Template:
     if name not in TEMPLATES:
         raise SettingError(f"align template {name!r}: use one of {', '.join(sorted(TEMPLATES))}")
     return TEMPLATES[name]
+
+
+def find_any(name: str) -> Template | PersonTemplate:
+    """A template of faces or of persons by name.
+
+    Raises:
+        SettingError: there is none of that name.
+    """
+    person = find_person(name)
+    if person is None and name not in TEMPLATES:
+        raise SettingError(
+            f"align template {name!r}: use one of {', '.join(sorted(TEMPLATES))}; or of persons personN or contextN, "
+            f"N from {SIDES[0]} to {SIDES[-1]} px, such as person224"
+        )
+    return person or TEMPLATES[name]
+
+
+PIXELS = "pixels"
+"""The tap of crops."""
+
+
+def template_of(block: str) -> str | None:
+    """The template that a block's name stands for, `TEMPLATE/pixels`; None: it is no block of crops."""
+    source, _, tap = block.partition("/")
+    return source if tap == PIXELS and source != "imported" else None

@@ -16,6 +16,7 @@ import numpy as np
 from cache.keys import key_array, key_list
 from stages.detect.corpus import PHOTO, spans
 from stages.detect.faces import FaceItem, Faces
+from stages.detect.settings import PersonSettings
 from stages.detect.tracks import track
 from stages.index.manifest import Sample
 
@@ -32,6 +33,7 @@ class Detections:
         key: of the boxes block: an input of every face-level block.
         times: sample_id of each clip among them -> (T,) int64, presentation times in microseconds of its T chosen
             frames, ascending. Its items are those of the first frame, then those of the next, as many of each.
+        around: how far a person reaches around a face.
     """
 
     items: Mapping[str, Sequence[FaceItem]]
@@ -39,6 +41,7 @@ class Detections:
     failed: Mapping[str, tuple[str, str]]
     key: str
     times: Mapping[str, np.ndarray] = field(default_factory=dict)
+    around: PersonSettings = field(default_factory=PersonSettings)
 
     def faces(self, sample_id: str) -> Faces:
         """All faces of a sample in one table, in stored order."""

@@ -290,7 +290,7 @@ def _collect(
     else:
         columns = _chosen(readable, number, known, table, offsets, picture_sizes, settings)
     times = {s.sample_id: clips.times[s.content] for s in readable if s.content in clips.times}
-    return Detections(columns, SizeColumn(columns), failed, block.spec.key, times)
+    return Detections(columns, SizeColumn(columns), failed, block.spec.key, times, settings.persons)
 
 
 def _chosen(

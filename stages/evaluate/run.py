@@ -12,7 +12,9 @@
 - `finetuned` {NAME: the same}, of fine-tuned networks;
 - `fused` {NAME: scores, `n_missing`, `over_baseline`} (paired difference to the baseline's accuracy);
 - `subsets` {SUBSET: `n`, `baseline`, `heads` {HEAD: estimate of the mean over seeds}, `finetuned` {NAME: the same},
-  `fused` {NAME: estimate}}.
+  `fused` {NAME: estimate}};
+- `several`, only where members answer with several labels: those members, see `stages.evaluate.several`. They are in no
+  other section. Where there are no others, nothing is known in the rest: `n` is 0, `baseline` of no class.
 
 Scores are those of `statistics.scores`, confusion rows and columns in the order of `classes`.
 """
@@ -29,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.errors import SettingError
-from stages.evaluate.scoring import Answers, Frame, answers, frame, interval_note, warnings
+from stages.evaluate import several
+from stages.evaluate.scoring import Answers, Frame, answers, frame, interval_note, leaks, warnings
 from stages.evaluate.statistics import RESAMPLES, Bootstrap, Estimate, Ints, difference, mean_correct, rounded, scores
 from stages.index.manifest import Manifest
 from stages.predictions import Kind, Predictions
@@ -55,9 +58,11 @@ def evaluate(
     """Score every member on one split.
 
     Args:
-        predictions: heads and fine-tuned networks (any seeds) and ensembles, of one list of classes.
+        predictions: heads and fine-tuned networks (any seeds) and ensembles, of one list of classes, that answer with
+            one label or with several.
         manifest: gives labels, groups, subsets and the largest class of train.
-        split: what is scored; samples with no label or several are left out and counted.
+        split: what is scored; samples with no label or several are left out and counted, for members that answer
+            with several labels those with none.
         resamples: bootstrap draws, 1 or more.
         seed: of the bootstrap.
 
@@ -72,17 +77,21 @@ def evaluate(
     """
     if resamples < 1 or seed < 0:
         raise SettingError(f"resamples is {resamples} and seed {seed}: give at least 1 and at least 0")
+    members, others = ([p for p in predictions if p.several is many] for many in (False, True))
     table = frame(predictions, manifest, split)
-    every = {(p.kind, p.name): answers(p, table) for p in predictions}
-    heads, finetuned = (_by_head(predictions, every, kind) for kind in ("head", "finetuned"))
-    fused = {p.name: every[p.kind, p.name] for p in sorted(predictions, key=lambda p: p.name) if p.kind == "fused"}
+    table = table if members else table.without_samples()
+    every = {(p.kind, p.name): answers(p, table) for p in members}
+    heads, finetuned = (_by_head(members, every, kind) for kind in ("head", "finetuned"))
+    fused = {p.name: every[p.kind, p.name] for p in sorted(members, key=lambda p: p.name) if p.kind == "fused"}
     boot = table.bootstrap(resamples, seed)
     answered = {int(row) for member in every.values() for row in member.rows}
-    return {
+    said = leaks(manifest, split)
+    said += warnings(table) + _unanswered(table, heads, finetuned, fused) if members else []
+    found: dict[str, Any] = {
         "split": split,
         "note": _USED.get(split, f"Scored on split {split!r}. Nothing was trained, chosen or fitted on it."),
-        "warnings": warnings(table, manifest) + _unanswered(table, heads, finetuned, fused),
-        "interval": interval_note(table, resamples, seed),
+        "warnings": said,
+        "interval": interval_note(table.units, table.unit, resamples, seed),
         "n": len(table.ids),
         "n_unscored": table.n_unscored,
         "n_failed": len(table.ids) - len(answered),
@@ -94,6 +103,10 @@ def evaluate(
         "fused": {name: _fused(table, member, boot) for name, member in fused.items()},
         "subsets": _subsets(table, {"heads": heads, "finetuned": finetuned}, fused, boot),
     }
+    if others:
+        found["several"], more = several.section(others, manifest, split=split, resamples=resamples, seed=seed)
+        said += [text for text in more if text not in said]
+    return found
 
 
 def _unanswered(
@@ -216,14 +229,17 @@ def _subsets(
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers of `evaluate` that one compares between experiments: accuracy with its interval, and macro-F1.
+    """The few numbers of `evaluate` that one compares between experiments: accuracy with its interval, and macro-F1; of
+    members that answer with several labels the mean average precision with its interval, and how many samples it is of.
 
     Heads and fine-tuned networks are given by their mean over seeds.
     """
     members = [(name, one, "value") for name, one in metrics["fused"].items()]
     members += [(name, one, "mean") for kind in TRAINED for name, one in metrics[kind].items()]
-    members.append(("baseline", metrics["baseline"], "value"))
-    scores: dict[str, Any] = {"n": metrics["n"]}
+    found = metrics.get("several")
+    scores: dict[str, Any] = {"n": metrics["n"] if members or not found else found["n"]}
+    if members or not found:
+        members.append(("baseline", metrics["baseline"], "value"))
     for name, one, key in members:
         accuracy = one["accuracy"]
         scores[name] = {
@@ -232,6 +248,13 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
             "high": accuracy["high"],
             "macro_f1": one["macro_f1"][key],
         }
+    if found:
+        base = scores.pop("baseline", {})
+        for name, _, one, key in several.members(found):
+            mean = one["mean_average_precision"]
+            scores[name] = {"mean_average_precision": mean[key], **{end: mean[end] for end in ("low", "high", "n")}}
+        mean = found["baseline"]["mean_average_precision"]
+        scores["baseline"] = {**base, "mean_average_precision": mean["value"]}
     return scores
 
 

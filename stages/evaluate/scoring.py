@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,11 @@ class Frame:
         """How all n samples are resampled; `.take` for some of them."""
         return Bootstrap(self.units, resamples, seed)
 
+    def without_samples(self) -> Frame:
+        """The same classes with nothing to score, and nothing to learn a baseline from."""
+        nothing = {"ids": (), "row": {}, "actual": self.actual[:0], "units": self.units[:0], "subsets": ()}
+        return replace(self, **nothing, n_unscored=0, largest="", n_train=0, without_training=())
+
     @property
     def baseline(self) -> Ints:
         """int64 (n,): the answer "always the largest class of train". Only where `largest` is not empty."""
@@ -74,8 +79,8 @@ class Answers:
     predicted: Ints
 
 
-def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) -> Frame:
-    """Gather what is scored.
+def inside(predictions: Sequence[Predictions], manifest: Manifest, split: str) -> list[Sample]:
+    """The samples of a split, where the predictions may be scored on it.
 
     Raises:
         MissingInputError: no predictions.
@@ -85,8 +90,8 @@ def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) ->
     if not predictions:
         raise MissingInputError("no predictions to evaluate: run `kuleshov train` first")
     _check_members(predictions, manifest)
-    inside = [sample for sample in manifest.samples if sample.split == split]
-    if not inside:
+    found = [sample for sample in manifest.samples if sample.split == split]
+    if not found:
         present = ", ".join(sorted({sample.split for sample in manifest.samples})) or "none"
         raise DataError(
             f"split {split!r} is not in the manifest; choose one of those present: {present} (evaluate.split), or give "
@@ -94,7 +99,13 @@ def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) ->
         )
     for p in predictions:
         require_held_out(f"{WORDS[p.kind]} {p.name}", p.sample_ids, p.splits, p.seen, split)
-    scored = [sample for sample in inside if len(sample.labels) == 1]
+    return found
+
+
+def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) -> Frame:
+    """Gather what is scored. Raises as `inside`."""
+    samples = inside(predictions, manifest, split)
+    scored = [sample for sample in samples if len(sample.labels) == 1]
     train = Counter(s.labels[0] for s in manifest.samples if s.split == "train" and len(s.labels) == 1)
     trained = {label for s in manifest.samples if s.split == "train" for label in s.labels}
     largest = min(train, key=lambda name: (-train[name], name)) if train else ""
@@ -102,7 +113,7 @@ def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) ->
     labels = {sample.labels[0] for sample in scored}
     extra = sorted((labels | ({largest} if largest else set())) - set(columns))
     classes = (*columns, *extra)
-    units, unit = _units(scored)
+    units, unit = units_of(scored)
     return Frame(
         split=split,
         ids=tuple(sample.sample_id for sample in scored),
@@ -111,7 +122,7 @@ def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) ->
         units=units,
         unit=unit,
         subsets=tuple(sample.subset for sample in scored),
-        n_unscored=len(inside) - len(scored),
+        n_unscored=len(samples) - len(scored),
         classes=classes,
         known=len(columns),
         largest=largest,
@@ -120,8 +131,9 @@ def frame(predictions: Sequence[Predictions], manifest: Manifest, split: str) ->
     )
 
 
-def _units(scored: Sequence[Sample]) -> tuple[Ints, str]:
-    """Number the groups. A sample without a group is a unit of its own."""
+def units_of(scored: Sequence[Sample]) -> tuple[Ints, str]:
+    """Number the groups, int64 (n,); a sample without a group is a unit of its own. And what a unit is: `group`, or
+    `sample` where each has its own."""
     numbers: dict[tuple[str, str], int] = {}
     keys = [("group", s.group) if s.group else ("sample", s.sample_id) for s in scored]
     units = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
@@ -159,21 +171,23 @@ def answers(member: Predictions, frame: Frame) -> Answers:
     return Answers(pairs[:, 0], best[pairs[:, 1]].astype(np.int64))
 
 
-def warnings(frame: Frame, manifest: Manifest) -> list[str]:
-    """What makes the scores of this split less than they seem: leaks from train, few units, classes unknown."""
-    found: list[str] = []
+def leaks(manifest: Manifest, split: str) -> list[str]:
+    """What of a split is in train as well."""
     samples = manifest.samples
-    inside = [sample for sample in samples if sample.split == frame.split]
-    train = [sample for sample in samples if sample.split == "train" and frame.split != "train"]
-    for what, both in (
-        ("groups", {s.group for s in inside if s.group} & {s.group for s in train}),
-        ("files of the same content", {s.content for s in inside if s.content} & {s.content for s in train}),
-    ):
-        if both:
-            found.append(f"{what} in both train and {frame.split}: {len(both)}; the scores flatter")
-    n_units = len(np.unique(frame.units))
-    if 0 < n_units < FEW_UNITS:
-        found.append(f"only {n_units} {frame.unit}s are resampled: the intervals are rough, probably too narrow")
+    judged = [sample for sample in samples if sample.split == split]
+    train = [sample for sample in samples if sample.split == "train" and split != "train"]
+    shared = {
+        "groups": {s.group for s in judged if s.group} & {s.group for s in train},
+        "files of the same content": {s.content for s in judged if s.content} & {s.content for s in train},
+    }
+    return [
+        f"{what} in both train and {split}: {len(both)}; the scores flatter" for what, both in shared.items() if both
+    ]
+
+
+def warnings(frame: Frame) -> list[str]:
+    """What makes the scores of this split less than they seem: few units, classes unknown."""
+    found = few_units(frame.units, frame.unit)
     if frame.without_training:
         found.append(f"classes without a training sample, recall 0: {', '.join(frame.without_training)}")
     if not frame.ids:
@@ -181,13 +195,21 @@ def warnings(frame: Frame, manifest: Manifest) -> list[str]:
     return found
 
 
-def interval_note(frame: Frame, resamples: int, seed: int) -> dict[str, Any]:
+def few_units(units: Ints, unit: str) -> list[str]:
+    """A warning where a bootstrap over so few units is too narrow."""
+    n_units = len(np.unique(units))
+    if not 0 < n_units < FEW_UNITS:
+        return []
+    return [f"only {n_units} {unit}s are resampled: the intervals are rough, probably too narrow"]
+
+
+def interval_note(units: Ints, unit: str, resamples: int, seed: int) -> dict[str, Any]:
     """How the intervals came about, for metrics.json and the report's captions."""
     return {
         "level": 0.95,
         "method": "percentile bootstrap; exact binomial where a proportion is 0 or 1",
-        "unit": frame.unit,
-        "n_units": len(np.unique(frame.units)),
+        "unit": unit,
+        "n_units": len(np.unique(units)),
         "resamples": resamples,
         "seed": seed,
     }

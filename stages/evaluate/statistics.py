@@ -12,7 +12,7 @@ million samples. Groups are drawn one by one, each with its counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,17 +64,28 @@ class Bootstrap:
         """
         if len(codes) == 0:
             return np.zeros((0, size))
-        _, unit = np.unique(self.units, return_inverse=True)
-        n_units = int(unit.max()) + 1
-        rng = np.random.default_rng(self.seed)
+        unit, n_units = self.numbered()
         if n_units == len(codes):
             found = np.bincount(codes, minlength=size)
+            rng = np.random.default_rng(self.seed)
             return rng.multinomial(n_units, found / n_units, size=self.resamples).astype(np.float64)
         # Products in float64 are exact for whole numbers of this size, and far faster than those of integers.
         per_unit = np.bincount(unit * size + codes, minlength=n_units * size).reshape(n_units, size).astype(np.float64)
+        return np.concatenate([times @ per_unit for times in self.times()])
+
+    def numbered(self) -> tuple[Ints, int]:
+        """The unit of each sample as a number from 0 on, int64 (n,), and how many units there are."""
+        names, unit = np.unique(self.units, return_inverse=True)
+        return unit.astype(np.int64), len(names)
+
+    def times(self) -> Iterator[Floats]:
+        """How often each unit is drawn, as `numbered` numbers them: float64 (r, units) of whole numbers, for some of
+        the resamples at a time. Only for 1 sample or more."""
+        _, n_units = self.numbered()
+        rng = np.random.default_rng(self.seed)
         step = max(1, _CHUNK // n_units)
-        sizes = [min(step, self.resamples - start) for start in range(0, self.resamples, step)]
-        return np.concatenate([_times_drawn(rng, n_units, count) @ per_unit for count in sizes])
+        for start in range(0, self.resamples, step):
+            yield _times_drawn(rng, n_units, min(step, self.resamples - start))
 
     def take(self, rows: NDArray[np.bool_] | Ints) -> Bootstrap:
         """The same resampling for some of the samples."""
@@ -121,15 +132,15 @@ def estimate(value: float, draws: Floats, n: int, n_units: int | None = None) ->
     return {"value": rounded(value), "low": rounded(low), "high": rounded(high), "n": n}
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def ratio(part: Floats, whole: Floats) -> Floats:
     """part / whole, NaN where whole is 0, without a warning."""
     return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
 
 
-def _mean_of_known(values: Floats) -> Floats:
+def mean_of_known(values: Floats) -> Floats:
     """Mean over the last axis of what is not NaN (NaN where nothing is)."""
     known = np.isfinite(values)
-    return _ratio(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1).astype(np.float64))
+    return ratio(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1).astype(np.float64))
 
 
 def mean_correct(hits: Ints, of: int, bootstrap: Bootstrap) -> Estimate:
@@ -142,7 +153,7 @@ def mean_correct(hits: Ints, of: int, bootstrap: Bootstrap) -> Estimate:
     """
     n = len(hits)
     counts = bootstrap.counts(hits, of + 1)
-    draws = _ratio(counts @ np.arange(of + 1), counts.sum(axis=1) * of)
+    draws = ratio(counts @ np.arange(of + 1), counts.sum(axis=1) * of)
     value = float(hits.sum()) / (n * of) if n else np.nan
     return estimate(value, draws, n, len(np.unique(bootstrap.units)))
 
@@ -160,7 +171,7 @@ def difference(hits: Ints, of: int, other: NDArray[np.bool_], bootstrap: Bootstr
     cells = np.arange(2 * (of + 1))
     gain = cells // 2 - cells % 2 * of  # of a sample in this cell, times `of`
     counts = bootstrap.counts(hits * 2 + other, len(cells))
-    draws = _ratio(counts @ gain, counts.sum(axis=1) * of)
+    draws = ratio(counts @ gain, counts.sum(axis=1) * of)
     value = float((hits - other * of).sum()) / (n * of) if n else np.nan
     return estimate(value, draws, n)
 
@@ -185,8 +196,8 @@ def scores(actual: Ints, predicted: Ints, classes: Sequence[str], bootstrap: Boo
         return _no_scores(classes)
     cells = bootstrap.counts(actual * k + predicted, k * k).reshape(-1, k, k)
     hits, support, answers = np.diagonal(cells, axis1=1, axis2=2), cells.sum(axis=2), cells.sum(axis=1)
-    recall_draws = _ratio(hits, support)
-    f1_draws = np.where(support > 0, _ratio(2 * hits, support + answers), np.nan)
+    recall_draws = ratio(hits, support)
+    f1_draws = np.where(support > 0, ratio(2 * hits, support + answers), np.nan)
     # With one label scikit-learn warns, whatever is passed: give it two and cut.
     table = confusion_matrix(actual, predicted, labels=np.arange(max(k, 2)))[:k, :k]
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -199,14 +210,14 @@ def scores(actual: Ints, predicted: Ints, classes: Sequence[str], bootstrap: Boo
     n_actual, n_predicted = table.sum(axis=1), table.sum(axis=0)
     there = n_actual > 0
     units_of = [len(np.unique(bootstrap.units[actual == c])) for c in range(k)]
-    accuracy_draws = _ratio(hits.sum(axis=1), support.sum(axis=1))
+    accuracy_draws = ratio(hits.sum(axis=1), support.sum(axis=1))
     n_units = len(np.unique(bootstrap.units))
     recalls = np.where(there, recall, np.nan)
     return {
         "n": n,
         "accuracy": estimate(float(accuracy_score(actual, predicted)), accuracy_draws, n, n_units),
-        "balanced_accuracy": estimate(float(recalls[there].mean()), _mean_of_known(recall_draws), n),
-        "macro_f1": estimate(float(np.asarray(f1)[there].mean()), _mean_of_known(f1_draws), n),
+        "balanced_accuracy": estimate(float(recalls[there].mean()), mean_of_known(recall_draws), n),
+        "macro_f1": estimate(float(np.asarray(f1)[there].mean()), mean_of_known(f1_draws), n),
         "recall": {
             name: estimate(float(recalls[c]), recall_draws[:, c], int(n_actual[c]), units_of[c])
             for c, name in enumerate(classes)

@@ -1,4 +1,4 @@
-"""What networks see: cached crops of faces, or whole photos and frames at their sizes, in every view that is wanted.
+"""What networks see: cached crops of faces or persons, or whole photos and frames at their sizes, in every view wanted.
 
 Each crop is read, and each photo or frame decoded, once for all roles that lack something of it.
 """

@@ -10,6 +10,7 @@ import numpy as np
 
 from cache.keys import frame_key, item_keys, key_array, key_list, view_key
 from stages.detect.corpus import PHOTO
+from stages.detect.persons import find_persons
 from stages.detect.run import Detections
 from stages.extract import views
 from stages.extract.settings import ViewSettings
@@ -30,7 +31,8 @@ class Item(NamedTuple):
 
 def keys_of(samples: Sequence[Sample], detections: Detections, level: str) -> tuple[np.ndarray, np.ndarray]:
     """Plain item keys in a block of this level, one sample after another: its face items with faces at level `face`,
-    else one for a photo and one for each frame of a clip.
+    its persons at level `person` (each an item of one row, in the order of `stages.detect.persons`), else one for a
+    photo and one for each frame of a clip.
 
     Returns:
         keys (K,) `KEY_DTYPE`, and (K,) int64: which of the samples each is of.
@@ -38,6 +40,9 @@ def keys_of(samples: Sequence[Sample], detections: Detections, level: str) -> tu
     if level == "face":
         picked = detections.pick(samples)
         return picked.keys, picked.owner
+    if level == "person":
+        persons = find_persons(samples, detections)
+        return persons.keys, persons.owner
     return _frames(samples, detections)[:2]
 
 
@@ -63,7 +68,7 @@ class Items(Mapping[bytes, Item]):
     Whose a key is is gathered when somebody asks: a run that finds everything in the store does not.
 
     Args:
-        level: `face`, or another for whole photos and frames.
+        level: `face`, `person`, or another for whole photos and frames.
         settings: which views there are.
 
     Attributes:
@@ -73,7 +78,7 @@ class Items(Mapping[bytes, Item]):
 
     def __init__(self, manifest: Manifest, detections: Detections, level: str, settings: ViewSettings) -> None:
         self._readable = detections.readable(manifest.samples)
-        if level == "face":
+        if level in ("face", "person"):
             keys, self._owner = keys_of(self._readable, detections, level)
             self._times = np.full(len(keys), PHOTO)
         else:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.keys import BlockSpec
-from stages.align.run import crops_spec
-from stages.align.templates import find as find_template
+from stages.align.persons import SIDES, Region
+from stages.align.run import crops_block
 from stages.backbones import registry, weights
 from stages.backbones.about import require_backbone
 from stages.backbones.spec import BackboneSpec
@@ -31,7 +31,7 @@ class RolePlan:
         spec: of the backbone that plays it.
         stands_in_for: the backbone it replaces because that one's weights are missing, or None.
         blocks: tap -> the block's spec.
-        crops: the block of its input crops; None for a backbone of whole photos.
+        crops: the block of its input crops, of faces or of persons; None for a backbone that sees whole photos.
         compression: of its rows in the store; not part of a key.
         engine: that computes it; a part of the blocks' keys.
         file: of its weights, where they are a fine-tune's; None: the catalogue's.
@@ -45,6 +45,16 @@ class RolePlan:
     compression: str = "none"
     engine: Engine = TORCH_CPU
     file: Path | None = None
+
+    @property
+    def level(self) -> str:
+        """Of the items that it sees: `face`, `person`, or `frame` for whole photos and frames."""
+        return self.crops.level if self.crops else "frame"
+
+    @property
+    def template(self) -> str | None:
+        """Of its input crops; None: it sees whole photos."""
+        return self.crops.source if self.crops else None
 
     @property
     def finetuned(self) -> str | None:
@@ -75,6 +85,36 @@ def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tupl
     return spec, missing
 
 
+def template_of(role: str, settings: ExtractSettings, spec: BackboneSpec) -> str | None:
+    """The template of the crops that a role sees, by the backbone that plays it; None: it sees whole photos.
+
+    Raises:
+        SettingError: the role names a region of photos, and its backbone sees no photos, or none of a square.
+    """
+    region: Region | None = settings.roles[role].region
+    if region is None:
+        return spec.template
+    where = f"extract.backbones.{role}.region is {region!r}"
+    if spec.input != "image":
+        raise SettingError(f"{where}, but {spec.name} sees crops of faces; leave it out, or name a backbone of photos")
+    height, width = spec.input_size
+    if height != width or width not in SIDES:
+        raise SettingError(
+            f"{where}, but {spec.name} sees {height}x{width} px; crops of persons are squares of {SIDES[0]} to "
+            f"{SIDES[-1]} px: name another backbone"
+        )
+    return f"{region}{width}"
+
+
+def _preprocessing(spec: BackboneSpec, template: str | None) -> dict[str, object]:
+    """What a block's key says of the way from pixels to the network's input."""
+    facts = spec.describe()
+    if template == spec.template:
+        return facts
+    # crops of persons have the input's size: what is said of bringing photos to it does not hold
+    return {name: facts[name] for name in ("input_size", "colour", "mean", "std")} | {"template": template}
+
+
 def plan_role(
     role: str,
     settings: ExtractSettings,
@@ -97,9 +137,8 @@ def plan_role(
         WeightsError: the weights are missing or not the ones that were published.
     """
     spec, missing = resolve_backbone(role, settings, folder)
-    crops = None
-    if spec.input == "face":
-        crops = crops_spec(find_template(spec.template or ""), detections_key, source)
+    template = template_of(role, settings, spec)
+    crops = crops_block(template, detections_key, source) if template else None
     engine = engine_of(settings)
     by_name = {tap.name: tap for tap in spec.taps}
     file = None
@@ -109,11 +148,11 @@ def plan_role(
         tap: BlockSpec(
             source=spec.name,
             tap=tap,
-            level=by_name[tap].level,
+            level="person" if settings.roles[role].region else by_name[tap].level,
             shape=by_name[tap].shape,
             extractor_version=spec.extractor_version,
             weights={spec.weights: digest},
-            preprocessing=spec.describe(),
+            preprocessing=_preprocessing(spec, template),
             inputs={"crops": crops.key} if crops else {},
             numerics=numerics(engine, settings.dtype),
         )

@@ -1,7 +1,7 @@
 """Extraction: the rows of backbones that the store does not have yet, of several roles in one pass.
 
-Faces come from the crops that align cached; whole photos and frames are decoded here, once for all roles. Rows go to
-one block per tap.
+Faces and persons come from the crops that align cached; whole photos and frames are decoded here, once for all roles.
+Rows go to one block per tap.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def run(
     for some in _apart(plans):
         tasks: list[_Task] = []
         for group in together(some):
-            level = "face" if group[0].crops else "frame"
+            level = group[0].level
             if level not in levels:
                 levels[level] = Items(manifest, detections, level, settings.views)
             job = Job(images_root, store, tuple(group), settings, weights_folder)
@@ -141,7 +141,9 @@ class _Task:
         if spec is None or not any(keys for taps in self.lacking.values() for keys in taps.values()):
             return
         if not self.job.store.open(spec).has(list(self.items)).any():
-            raise MissingInputError(f"{self.job.roles}: no {spec.source} crops of these faces; run kuleshov align")
+            raise MissingInputError(
+                f"{self.job.roles}: no {spec.source} crops of these {spec.level}s; run kuleshov align"
+            )
 
     def run(self, ledgers: Mapping[str, Ledger], spread: Spread | None, timings: Timings) -> dict[str, RoleResult]:
         """Compute what is lacking, and tell the ledgers what failed now or in an earlier run."""

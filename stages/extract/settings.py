@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from stages.align.persons import Region
 from stages.device import DeviceName
 from stages.engines import ComputeName, EngineName
 from stages.settings import Settings
@@ -56,6 +57,8 @@ class BackboneSettings(Settings):
     Attributes:
         backbone: the backbone's name (`kuleshov weights ls`); None: the same as the role's.
         taps: its outputs to cache.
+        region: of a backbone of whole photos: `person`, it sees the box of each person, or `context`, the photo with
+            that person masked, and has a row for each; None: whole photos. A backbone of faces has none.
         stand_in: a backbone with the same taps that is used where the weights of `backbone` are not on this machine;
             it is said when that happens. None: missing weights are an error.
         finetuned: name of a fine-tune (`kuleshov finetune NAME`) whose weights it has; None: the catalogue's.
@@ -67,6 +70,7 @@ class BackboneSettings(Settings):
 
     backbone: str | None = None
     taps: tuple[str, ...] = Field(min_length=1)
+    region: Region | None = None
     stand_in: str | None = None
     finetuned: str | None = Field(default=None, pattern=f"^{ROLE_PATTERN}$")
     folds: int | None = Field(default=None, ge=2)

@@ -22,6 +22,9 @@ FILE = "checkpoint.pt"
 SCHEMA = 1
 _SHOWN = 4
 
+LATER = {"freeze": False, "photos.freeze": False}
+"""Settings that files of earlier trainings do not have, and what these trainings did."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -83,7 +86,7 @@ def load(path: Path, of: Mapping[str, object]) -> Checkpoint | None:
     if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA or values.keys() != names:
         raise WeightsError(f"{path} is no checkpoint of a fine-tune, or one of another version: {remedy}")
     checkpoint = Checkpoint(**values)
-    differs = differences(checkpoint.of, of)
+    differs = differences(with_later(checkpoint.of, of), of)
     if differs:
         raise SettingError(f"{path} is of another training: {differs}; set that back, or {remedy}")
     return checkpoint
@@ -99,6 +102,11 @@ def identity(settings: FinetuneSettings, classes: Sequence[str], about: Mapping[
         about: hashes of what the settings do not say, such as `data_hash` of the samples.
     """
     return said(settings) | dict(about) | {"classes": list(classes)}
+
+
+def with_later(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, object]:
+    """What a file says of a training, with the settings that came later and that `now` has."""
+    return {name: value for name, value in LATER.items() if name in now} | dict(before)
 
 
 def said(settings: FinetuneSettings) -> dict[str, object]:

@@ -46,6 +46,7 @@ def differs(folder: Path, settings: FinetuneSettings, ignored: Collection[str] =
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     now = json.loads(canonical_json(checkpoint.said(settings)))
+    before = checkpoint.with_later(before, now)
     names = [name for name in now if name.partition(".")[0] not in ignored]
     return checkpoint.differences({n: before.get(n) for n in names}, {n: now[n] for n in names})
 
@@ -65,7 +66,8 @@ def read(folder: Path, network: Network, training: Mapping[str, object]) -> Hist
     path = folder / FILE
     try:
         about = json.loads(path.read_bytes())
-        same = about["training"] == json.loads(canonical_json(dict(training)))
+        now = json.loads(canonical_json(dict(training)))
+        same = checkpoint.with_later(about["training"], now) == now
         weights, history = dict(about["weights"]), History.of_plain(about["history"])
     except FileNotFoundError:
         return None

@@ -5,6 +5,7 @@ Backbones compute in the number format of the caller's autocast; last layers and
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import cast
 
@@ -20,6 +21,8 @@ from stages.finetune.batch import PixelBatch
 from stages.finetune.settings import Unit
 from stages.heads.batch import HeadBatch, HeadOutput
 from stages.heads.margins import Classifier
+
+_VECTORS = ""  # in the place of an input's name
 
 
 def choose_tap(spec: BackboneSpec, name: str | None) -> Tap:
@@ -43,12 +46,16 @@ class Backbone(nn.Module):
         net: as `registry.build` makes it.
         spec: of it.
         tap: one of the spec's; a map (C, H, W) is averaged over its places.
+        freeze: it keeps all parameters and statistics, and its dropout does nothing.
         freeze_norm: batch norm layers keep their statistics and their parameters.
     """
 
-    def __init__(self, net: nn.Module, spec: BackboneSpec, tap: Tap, *, freeze_norm: bool = False) -> None:
+    def __init__(
+        self, net: nn.Module, spec: BackboneSpec, tap: Tap, *, freeze: bool = False, freeze_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.net, self.spec, self.tap, self.freeze_norm = net.requires_grad_(True), spec, tap, freeze_norm
+        self.net, self.spec, self.tap = net.requires_grad_(not freeze), spec, tap
+        self.freeze, self.freeze_norm = freeze, freeze_norm
         if freeze_norm:
             for layer in _norms(self.net):
                 layer.requires_grad_(False)
@@ -65,8 +72,8 @@ class Backbone(nn.Module):
         return _trained_norm(self.net)
 
     def train(self, mode: bool = True) -> Backbone:
-        """As of every module; frozen batch norm stays in eval mode."""
-        super().train(mode)
+        """As of every module; what is frozen stays in eval mode."""
+        super().train(mode and not self.freeze)
         if self.freeze_norm:
             for layer in _norms(self.net):
                 layer.eval()
@@ -81,8 +88,13 @@ class Backbone(nn.Module):
         Raises:
             SettingError: pixels of another size.
         """
+        found = self.read(pixels, (self.tap,))[self.tap.name]
+        return found.flatten(2).mean(-1) if found.dim() > 2 else found
+
+    def read(self, pixels: Tensor, taps: Iterable[Tap]) -> dict[str, Tensor]:
+        """What the taps give, (n, *shape) float32 each, by their names; see `forward`."""
         if not len(pixels):
-            return torch.zeros(0, self.width, device=self._device)
+            return {tap.name: torch.zeros(0, *tap.shape, device=self._device) for tap in taps}
         size = (int(pixels.shape[1]), int(pixels.shape[2]))
         if size not in (self.spec.input_size, self.spec.pixels_size):
             high, wide = self.spec.pixels_size
@@ -96,10 +108,14 @@ class Backbone(nn.Module):
             # Channels last ends the process in the backward of a strided 1x1 convolution of 8 channels (double free in
             # torch 2.14.1 with AVX-512), and is no faster. `contiguous` would leave a single channel as it is.
             values = values.clone(memory_format=torch.contiguous_format)
-        found = self.net(values)[self.tap.name]
-        if isinstance(found, tuple):  # torchvision's networks with auxiliary classifiers, while they are trained
-            found = found[0]
-        return cast(Tensor, found).float().flatten(2).mean(-1) if len(self.tap.shape) > 1 else found.float()
+        given = self.net(values)
+        found = {}
+        for tap in taps:
+            one = given[tap.name]
+            if isinstance(one, tuple):  # torchvision's networks with auxiliary classifiers, while they are trained
+                one = one[0]
+            found[tap.name] = cast(Tensor, one).float()
+        return found
 
     @property
     def _device(self) -> torch.device:
@@ -203,13 +219,21 @@ class EndToEnd(Network):
         head: maps a HeadBatch to a HeadOutput, with the dropout of its own.
         faces, photos: the networks; None: the head is given vectors of width 0.
         classes: names of the head's classes.
+        reads: what the head reads of each frame in place of faces' vectors, by its name: a tap of the network of faces,
+            or None for the pixels themselves, as that network sees them. The faces are frames then.
     """
 
     def __init__(
-        self, head: nn.Module, faces: Backbone | None, photos: Backbone | None, classes: tuple[str, ...]
+        self,
+        head: nn.Module,
+        faces: Backbone | None,
+        photos: Backbone | None,
+        classes: tuple[str, ...],
+        reads: Mapping[str, Tap | None] | None = None,
     ) -> None:
         super().__init__()
         self.head, self.faces, self.photos, self.classes = head, faces, photos, classes
+        self.reads = dict(reads or {})
 
     def forward(self, batch: PixelBatch, labels: Tensor | None = None) -> Tensor:
         """Logits (B, K); heads have no margin, so labels change nothing."""
@@ -219,19 +243,30 @@ class EndToEnd(Network):
         """The head's answer."""
         device = next(self.head.parameters()).device
         owner, count = batch.owner, len(batch)
-        vectors = self.faces(batch.faces) if self.faces else torch.zeros(len(owner), 0, device=device)
+        rows = self._rows(batch.faces, device)
         photos = self.photos(batch.photos) if self.photos else torch.zeros(count, 0, device=device)
         counts = torch.bincount(owner, minlength=count)
         place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]  # of its sample's
         most = max(1, int(counts.max()))
         at = (owner.to(device), place.to(device))
         with full_precision(device):
-            padded = vectors.new_zeros(count, most, vectors.shape[1]).index_put(at, vectors)
+            padded = {
+                name: one.new_zeros(count, most, *one.shape[1:]).index_put(at, one) for name, one in rows.items()
+            }
+            vectors = padded.pop(_VECTORS, torch.zeros(count, most, 0, device=device))
             mask = torch.zeros(count, most, dtype=torch.bool, device=device)
             mask[at] = True
             where = torch.zeros(count, most, 4, device=device)
             where[at] = batch.boxes.to(device)
-            return self.head(HeadBatch(padded, mask, where, photos))
+            return self.head(HeadBatch(vectors, mask, where, photos, padded, {"frame": mask} if padded else {}))
+
+    def _rows(self, faces: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """What the head is given of each face, (F, ...), by the names of `reads`, or of their vectors."""
+        if not self.reads:
+            return {_VECTORS: self.faces(faces)} if self.faces else {}
+        taps = [tap for tap in self.reads.values() if tap is not None]
+        found = self.faces.read(faces, taps) if self.faces else {}
+        return {name: faces.to(device) if tap is None else found[tap.name] for name, tap in self.reads.items()}
 
     def targets(self, batch: PixelBatch) -> tuple[Tensor, Tensor]:
         """See `Network.targets`: every sample counts, but in a batch with one where batch norm is trained."""

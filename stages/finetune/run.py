@@ -56,7 +56,7 @@ class Result:
     """What came of a fine-tune.
 
     Attributes:
-        weights: the backbone's file.
+        weights: the backbone's file; where there is none the head's.
         history: loss and accuracy, by steps and epochs.
         started: lines on where the weights came from.
         rows: split -> how many rows (faces or photos) it was trained on (`train`) or judged by (`val`).
@@ -115,7 +115,7 @@ def run(manifest: Manifest, source: Source, settings: FinetuneSettings, place: P
     network.to(resolve(settings.device))
     found = task.answers(network, manifest.samples, source.ledger)
     left_out = {"without a face": len(train.faceless), "without one label": len(train.unlabelled)}
-    file = finetuned_weights(place.folder, place.name)
+    file = place.own / f"{next(iter(network.parts()))}.safetensors"
     return Result(
         weights=file,
         history=history,

@@ -19,8 +19,8 @@ Unit = Literal["face", "faces", "photo"]
 """`face`: every face is a sample with its photo's label. `faces`: a photo's faces together, the loss on the mean of
 their outputs. `photo`: the whole photo."""
 
-RANDOM, WEIGHTS, PREVIOUS = "random", "weights", "finetune:"
-_START = re.compile(rf"{RANDOM}|{WEIGHTS}|{PREVIOUS}[A-Za-z0-9_][A-Za-z0-9_.-]*")
+RANDOM, WEIGHTS, PREVIOUS, NOTHING = "random", "weights", "finetune:", "none"
+_START = re.compile(rf"{RANDOM}|{WEIGHTS}|{NOTHING}|{PREVIOUS}[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _OF_KIND = {
     "constant": (),
     "steps": ("unit", "every", "at", "gamma"),
@@ -29,6 +29,9 @@ _OF_KIND = {
 
 Area = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Option = bool | int | float | str
+"""A value of a head's options."""
 
 
 class AugmentSettings(Settings):
@@ -127,34 +130,39 @@ class HeadChoice(Settings):
     Attributes:
         kind: `FILE:VARIANT` of `stages/heads/`.
         dropout: the head's own.
+        options: of the head's file, see docs/heads.md.
     """
 
     kind: str = Field(min_length=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
+    options: dict[str, Option] = Field(default_factory=dict)
 
 
 class PhotosChoice(Settings):
     """The network of whole photos that is trained beside one of faces, below the same head.
 
     Attributes:
-        backbone, start, tap, freeze_norm, augment: as those of `FinetuneSettings`, which are the faces' network's then.
-            `finetune:NAME` is that fine-tune's network of whole photos.
+        backbone, start, tap, freeze, freeze_norm, augment: as those of `FinetuneSettings`, which are the faces'
+            network's then. `finetune:NAME` is that fine-tune's network of whole photos. It is always there: no `none`.
     """
 
     backbone: str = Field(min_length=1)
     start: str = WEIGHTS
     tap: str | None = None
+    freeze: bool = False
     freeze_norm: bool = False
     augment: AugmentSettings = AugmentSettings()
 
     @field_validator("start")
     @classmethod
     def _known_start(cls, start: str) -> str:
+        if start == NOTHING:
+            raise ValueError("photos.start is none: leave photos out where there is no network of photos")
         return _known_start(start, "photos: {start: finetune:NAME}")
 
     @model_validator(mode="after")
-    def _measured_norm(self) -> PhotosChoice:
-        _require_measured_norm(self)
+    def _something_to_freeze(self) -> PhotosChoice:
+        _require_something_to_freeze(self)
         return self
 
     @property
@@ -169,7 +177,9 @@ class FinetuneSettings(Settings):
     Attributes:
         preset: a name of `presets.PRESETS`.
         backbone: the network that is trained.
-        start: `weights` (those of the catalogue), `random`, or `finetune:NAME` (where another fine-tune ended).
+        start: `weights` (those of the catalogue), `random`, or `finetune:NAME` (where another fine-tune ended). With a
+            head that reads pixels and no features `none`: no network is below it, and `backbone` says which crops it
+            sees.
         keep_last: whether the other fine-tune's last layer, or its head, is kept; None: where classes and kind of layer
             (of a head also the widths) are the same.
         unit: what a sample is. A head sees a photo's faces together: `faces`, or `photo` where `backbone` sees photos.
@@ -187,7 +197,8 @@ class FinetuneSettings(Settings):
         momentum, weight_decay: of SGD.
         schedule: of the learning rates.
         augment: random views.
-        freeze_norm: the backbone's batch norm layers keep their statistics and parameters.
+        freeze: the backbone is not trained: it keeps all its parameters and statistics.
+        freeze_norm: the backbone's batch norm layers keep theirs.
         class_weights: `balanced`: a sample of class c counts n / (K n_c) times.
         compute: number format of the network's inside; weights, last layer and loss are float32.
         patience: epochs without a lower validation loss (split `val`) before it stops; the best weights are kept then.
@@ -222,6 +233,7 @@ class FinetuneSettings(Settings):
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     schedule: ScheduleSettings = ScheduleSettings()
     augment: AugmentSettings = AugmentSettings()
+    freeze: bool = False
     freeze_norm: bool = False
     class_weights: Literal["none", "balanced"] = "none"
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -255,7 +267,7 @@ class FinetuneSettings(Settings):
     def _no_contradiction(self) -> FinetuneSettings:
         if (self.epochs is None) == (self.iterations is None):
             raise ValueError("give either epochs or iterations")
-        _require_measured_norm(self)
+        _require_something_to_freeze(self)
         if self.unit != "faces" and self.frames is not None:
             raise ValueError(f"frames is {self.frames} and unit is {self.unit}: only unit faces sees several at once")
         if self.unit == "photo" and self.answer.largest is not None:
@@ -270,6 +282,8 @@ class FinetuneSettings(Settings):
         if self.photos is not None and (self.head is None or self.unit == "photo"):
             why = "there is no head that would join them" if self.head is None else "unit is photo"
             raise ValueError(f"photos is given, and {why}: it is the second network, beside one of faces below a head")
+        if self.start == NOTHING:
+            self._require_nothing_below()
         if self.head is None:
             return self
         if self.unit == "face":
@@ -286,6 +300,15 @@ class FinetuneSettings(Settings):
                 "probabilities"
             )
         return self
+
+    def _require_nothing_below(self) -> None:
+        if self.head is None:
+            raise ValueError("start is none, and there is no head: only one that reads pixels has no network below it")
+        if self.photos is not None:
+            raise ValueError("photos is given, and start is none: there is no network that it could be beside")
+        for name in ("tap", "freeze", "freeze_norm"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is given, and start is none: there is no network, leave it out")
 
     @property
     def from_catalogue(self) -> tuple[str, ...]:
@@ -305,6 +328,11 @@ class FinetuneSettings(Settings):
     @property
     def networks(self) -> Mapping[str, FinetuneSettings | PhotosChoice]:
         """What is said of each network, by the name of its file: `backbone`, and `photos` where there is a second."""
+        return {} if self.start == NOTHING else dict(self.sights)
+
+    @property
+    def sights(self) -> Mapping[str, FinetuneSettings | PhotosChoice]:
+        """As `networks`, with `backbone` where no network is there: it says what is seen."""
         return {"backbone": self} | ({"photos": self.photos} if self.photos is not None else {})
 
     def after(self, finetunes: Mapping[str, str]) -> FinetuneSettings:
@@ -341,6 +369,10 @@ def _previous(start: str) -> str | None:
     return start.removeprefix(PREVIOUS) if start.startswith(PREVIOUS) else None
 
 
-def _require_measured_norm(network: FinetuneSettings | PhotosChoice) -> None:
+def _require_something_to_freeze(network: FinetuneSettings | PhotosChoice) -> None:
+    if network.freeze and network.freeze_norm:
+        raise ValueError("freeze_norm is given, and freeze is true, which keeps batch norm as well: leave it out")
+    if network.freeze and network.start == RANDOM:
+        raise ValueError("freeze with start random would keep weights that nothing trained")
     if network.freeze_norm and network.start == RANDOM:
         raise ValueError("freeze_norm with start random would keep batch norm statistics that nothing measured")

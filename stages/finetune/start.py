@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from stages.backbones import registry
 from stages.backbones.about import read_about
+from stages.backbones.spec import BackboneSpec, Tap
 from stages.backbones.states import load_strictly, read_state
 from stages.errors import SettingError
 from stages.finetune.network import Backbone, EndToEnd, Finetuned, choose_tap
-from stages.finetune.settings import RANDOM, FinetuneSettings, HeadChoice, PhotosChoice
+from stages.finetune.settings import NOTHING, RANDOM, FinetuneSettings, PhotosChoice
 from stages.heads import registry as heads
 from stages.heads.margins import Classifier, MarginClassifier, classifier
 
@@ -73,32 +75,72 @@ def start_joint(
         SettingError, WeightsError: as `start`.
     """
     assert settings.head is not None  # noqa: S101 - whoever calls this has one
-    made, said = [], []
+    made: list[Backbone] = []
+    said: list[str] = []
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(settings.seed)
         for part, asked in settings.networks.items():
             network, origin = start_backbone(asked, weights_dir=weights_dir, previous=previous.get(part))
             made.append(network)
             said.append(origin)
-        faces = None if settings.unit == "photo" else made[0]
-        photos = made[0] if settings.unit == "photo" else made[1] if len(made) > 1 else None
-        widths = (faces.width if faces else 0, photos.width if photos else 0)
-        head = build_head(settings.head, widths, len(classes))
-    network = EndToEnd(head, faces, photos, classes)
+        faces = made.pop(0) if made and settings.unit != "photo" else None
+        photos = made.pop(0) if made else None
+        spec, reads = registry.get_spec(settings.backbone), reads_of(settings)
+        shapes = shapes_of(spec, faces, photos, reads)
+        head = heads.build(settings.head.kind, shapes, len(classes), settings.head.dropout, settings.head.options)
+    network = EndToEnd(head, faces, photos, classes, reads)
     kept, of_head = _keep(head, "head", describe_joint(network, settings), settings, previous.get("backbone"))
     return network.train(), Started(kept, (*said, of_head))
 
 
-def build_head(head: HeadChoice, widths: tuple[int, int], classes: int) -> nn.Module:
-    """An untrained head; torch draws its weights.
+def reads_of(settings: FinetuneSettings) -> dict[str, Tap | None]:
+    """What the head reads of each frame beside vectors, by its name: a tap of the backbone, None for pixels.
 
-    Args:
-        widths: of a face's and of a photo's vector, 0 where there is no such network.
+    Maps and vectors are the taps of their names. One alone, of another name, is the tap that `settings` chooses, or the
+    first that has its kind.
 
     Raises:
-        SettingError: there is no such kind of head.
+        SettingError: the backbone has no such tap, or the head reads what no network here sees.
     """
-    return heads.build(head.kind, heads.Shapes(*widths), classes, head.dropout)
+    assert settings.head is not None  # noqa: S101 - whoever calls this has one
+    kind, spec = settings.head.kind, registry.get_spec(settings.backbone)
+    inputs = heads.inputs_of(kind)
+    wanted = {name: one for name, one in inputs.items() if one.kind != "pixels"}
+    named = {tap.name: tap for tap in spec.taps}
+    if settings.start == NOTHING and (wanted or not inputs):
+        what = ", ".join(wanted) or "vectors"
+        raise SettingError(f"start is none, and head {kind} reads {what}: say where the network starts that gives it")
+    if inputs and not wanted and settings.start != NOTHING:
+        raise SettingError(f"head {kind} reads pixels and nothing of a network: use start: none, not {settings.start}")
+    if settings.tap is not None and wanted and wanted.keys() <= named.keys():
+        raise SettingError(f"tap is {settings.tap}, and head {kind} reads {', '.join(wanted)} by name: leave tap out")
+    reads: dict[str, Tap | None] = dict.fromkeys(inputs)
+    for name, one in wanted.items():
+        fitting = [tap for tap in spec.taps if one.kind in ("features", "vector" if len(tap.shape) == 1 else "map")]
+        chosen = [named[name]] if name in named else []
+        if not chosen and len(wanted) == 1:
+            chosen = [choose_tap(spec, settings.tap)] if settings.tap is not None else fitting[:1]
+        if not chosen or chosen[0] not in fitting:
+            taps = ", ".join(f"{tap.name} {tap.shape}" for tap in spec.taps)
+            raise SettingError(f"head {kind} reads {name} ({one.kind}), and {spec.name} has {taps}: use another backbone")
+        reads[name] = chosen[0]
+    return reads
+
+
+def shapes_of(
+    spec: BackboneSpec, faces: Backbone | None, photos: Backbone | None, reads: Mapping[str, Tap | None]
+) -> heads.Shapes:
+    """Of what a head is given.
+
+    Args:
+        spec: of the network of faces, or of what it would see.
+        reads: see `reads_of`.
+    """
+    return heads.Shapes(
+        faces.width if faces is not None and not reads else 0,
+        photos.width if photos is not None else 0,
+        {name: (*spec.input_size, 3) if tap is None else tap.shape for name, tap in reads.items()},
+    )
 
 
 def start_backbone(
@@ -118,7 +160,9 @@ def start_backbone(
         net, origin = registry.build(settings.backbone), "random weights"
     else:
         net, origin = registry.load(settings.backbone, weights_dir=weights_dir), "the catalogue's weights"
-    return Backbone(net, spec, tap, freeze_norm=settings.freeze_norm), f"{spec.name} starts from {origin}"
+    frozen = ", and is not trained" if settings.freeze else ""
+    made = Backbone(net, spec, tap, freeze=settings.freeze, freeze_norm=settings.freeze_norm)
+    return made, f"{spec.name} starts from {origin}{frozen}"
 
 
 def load_finetuned(name: str, path: Path) -> nn.Module:
@@ -160,7 +204,7 @@ def _keep(
         return False, new
     path = _file(settings, previous).with_name(f"{what.replace(' ', '_')}.safetensors")
     other = "last layer" if what == "head" else "head"
-    same = ("classes", "kind", "widths" if what == "head" else "tap")
+    same = ("classes", "kind", "widths", "options", "inputs") if what == "head" else ("classes", "kind", "tap")
     why = differs(about, read_about(path), same) if path.exists() else f"that fine-tune had a {other} instead"
     if why:
         if settings.keep_last:
@@ -192,19 +236,28 @@ def describe(network: Finetuned, settings: FinetuneSettings) -> dict[str, object
 
 
 def describe_joint(network: EndToEnd, settings: FinetuneSettings) -> dict[str, object]:
-    """As `describe`: each network's name by that of its file, and of the head its kind and the widths of a face's and
-    of a photo's vector."""
+    """As `describe`: each network's name by that of its file, and of the head what `describe_head` says."""
     assert settings.head is not None  # noqa: S101 - the network has one
     networks = [one for one in (network.faces, network.photos) if one is not None]
     named = dict(zip(settings.networks, networks, strict=True))
+    shapes = shapes_of(registry.get_spec(settings.backbone), network.faces, network.photos, network.reads)
     return {
         **{part: one.spec.name for part, one in named.items()},
         "taps": {part: one.tap.name for part, one in named.items()},
         "unit": settings.unit,
         "classes": list(network.classes),
-        "kind": settings.head.kind,
-        "widths": [0 if one is None else one.width for one in (network.faces, network.photos)],
+        **describe_head(settings.head.kind, settings.head.options, shapes),
     }
+
+
+def describe_head(kind: str, options: Mapping[str, Any], shapes: heads.Shapes) -> dict[str, object]:
+    """What two heads must agree in to have one's weights: kind, widths of a face's and of a photo's vector, and where
+    it has any, options and shapes of inputs. Pixels are not among them: a head may see crops or their middle."""
+    full = heads.options_of(kind, options).model_dump(mode="json")
+    wanted = {name for name, one in heads.inputs_of(kind).items() if one.kind != "pixels"}
+    inputs = {name: list(shape) for name, shape in shapes.inputs.items() if name in wanted}
+    about: dict[str, object] = {"kind": kind, "widths": [shapes.faces, shapes.global_]}
+    return about | ({"options": full} if full else {}) | ({"inputs": inputs} if inputs else {})
 
 
 def _words(value: object) -> str:

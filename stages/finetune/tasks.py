@@ -15,7 +15,7 @@ from stages.finetune.answers import Answers, answers
 from stages.finetune.network import EndToEnd, Finetuned, Network
 from stages.finetune.pixels import Pixels, Source, face_pixels, joint_pixels, photo_pixels
 from stages.finetune.settings import AugmentSettings, FinetuneSettings
-from stages.finetune.start import describe, describe_joint, start, start_joint
+from stages.finetune.start import describe, describe_joint, reads_of, start, start_joint
 from stages.heads import registry as heads
 from stages.index.manifest import Sample
 from stages.ledger import Ledger
@@ -134,7 +134,7 @@ class Joint:
 
     def __init__(self, source: Source, settings: FinetuneSettings) -> None:
         self.source, self.settings = source, settings
-        self._specs = {part: registry.get_spec(asked.backbone) for part, asked in settings.networks.items()}
+        self._specs = {part: registry.get_spec(asked.backbone) for part, asked in settings.sights.items()}
         assert settings.head is not None  # noqa: S101 - `task_of` asks
         _require_what_it_reads(settings, settings.head.kind)
         wanted = {"backbone": "image" if settings.unit == "photo" else "face", "photos": "image"}
@@ -173,7 +173,7 @@ class Joint:
         settings, source = self.settings, self.source
         seen = [
             (self._specs[part], asked.augment if varied else AugmentSettings())
-            for part, asked in settings.networks.items()
+            for part, asked in settings.sights.items()
         ]
         if settings.unit == "photo":
             return photo_pixels(source, samples, *seen[0], labelled=labelled)
@@ -189,6 +189,12 @@ def _require_what_it_reads(settings: FinetuneSettings, kind: str) -> None:
     """Refuse a head that reads what no network sees, and a network of what it does not read."""
     module, variant = heads.find(kind)
     faces, photos = (level in module.NEEDS[variant] for level in ("face", "global"))
+    inputs = heads.inputs_of(kind)
+    heads.options_of(kind, settings.head.options if settings.head is not None else {})
+    if "person" in {one.level for one in inputs.values()} or (inputs and faces):
+        what = "persons" if not faces else f"{', '.join(inputs)} beside faces"
+        raise SettingError(f"head {kind} reads {what}, which no network here sees: train it over cached features")
+    faces |= bool(inputs)
     if faces != (settings.unit == "faces"):
         reads, use = ("faces", "faces") if faces else ("no faces", "photo")
         raise SettingError(f"unit is {settings.unit}, and head {kind} reads {reads}: use unit {use}")
@@ -196,6 +202,9 @@ def _require_what_it_reads(settings: FinetuneSettings, kind: str) -> None:
         if photos:
             raise SettingError(f"head {kind} reads whole photos beside faces: say which network in photos")
         raise SettingError(f"photos is given, and head {kind} reads faces alone: leave photos out")
+    if inputs and settings.max_faces != 1:
+        raise SettingError(f"max_faces is {settings.max_faces}, and head {kind} reads one face a frame: use 1")
+    reads_of(settings)
 
 
 def task_of(source: Source, settings: FinetuneSettings) -> Task:

@@ -35,7 +35,8 @@ def run(settings: FuseSettings, artifacts: Path, judged: str = "test") -> list[P
     Raises:
         MissingInputError: there are no predictions.
         SettingError: an ensemble names a member that does not exist, or names one twice.
-        DataError: members differ in their samples or classes, or one has seen samples of `judged`.
+        DataError: members differ in their samples or classes or in how many labels they answer with, or one has seen
+            samples of `judged`.
     """
     folder = artifacts / "predictions"
     paths = [path for name in _MEMBERS for path in sorted((folder / name).glob("*.csv"))]
@@ -104,16 +105,24 @@ def in_common(members: Sequence[Predictions]) -> list[Predictions]:
 
 
 def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
-    """Weighted mean of the members' probabilities; a sample that one of them has seen is seen.
+    """Weighted mean of the members' probabilities, or of their scores where they answer with several labels; a sample
+    that one of them has seen is seen.
 
     Args:
         weights: one per member, none negative, not all 0; they need not sum to 1.
 
     Raises:
-        DataError: members differ in their samples, their splits and labels, or the order of their classes.
+        DataError: members differ in their samples, their splits and labels, or the order of their classes, or some
+            answer with several labels and others with one.
     """
     first = members[0]
     for other in members[1:]:
+        if other.several != first.several:
+            one, many = (first, other) if other.several else (other, first)
+            raise DataError(
+                f"ensemble {name!r}: {many.name} answers with several labels and {one.name} with one: their numbers "
+                "have no mean; fuse them apart (fuse.ensembles)"
+            )
         if other.classes != first.classes:
             raise DataError(
                 f"ensemble {name!r}: {other.name} has classes {other.classes}, {first.name} {first.classes}"
@@ -132,6 +141,7 @@ def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float])
             )
     stacked = np.stack([p.probabilities for p in members])
     mean = np.tensordot(np.asarray(weights), stacked, axes=1)
+    whole = np.full((len(mean), 1), sum(weights)) if first.several else mean.sum(1, keepdims=True)
     return Predictions(
         name=name,
         kind="fused",
@@ -141,6 +151,7 @@ def mean_of(name: str, members: Sequence[Predictions], weights: Sequence[float])
         splits=first.splits,
         labels=first.labels,
         classes=first.classes,
-        probabilities=mean / mean.sum(1, keepdims=True),
+        probabilities=np.minimum(mean / whole, 1),
         seen=np.logical_or.reduce([p.seen for p in members]),
+        several=first.several,
     )

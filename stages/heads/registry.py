@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from stages.errors import SettingError
+from stages.heads.batch import HeadBatch
 from stages.settings import Settings
 
 _OTHERS = {"__init__", "batch", "loss_settings", "losses", "margin_settings", "margins", "registry"}
@@ -51,6 +52,31 @@ class NoOptions(Settings):
     """Of a head that has nothing to choose but its dropout."""
 
 
+class Fitter(Protocol):
+    """Solves a head over all of its training samples at once."""
+
+    def __call__(
+        self, head: nn.Module, batch: HeadBatch, labels: Tensor, weights: Tensor | None, options: Settings, seed: int
+    ) -> float:
+        """Give `head` its parameters, in place.
+
+        Args:
+            head: that `build` made.
+            batch: the n training samples, already standardized where wanted.
+            labels: (n,) int64 classes.
+            weights: (n,) float32, what each sample counts; None: all the same.
+            options: of the head.
+            seed: of what is drawn while solving.
+
+        Returns:
+            The mean training loss: cross entropy of the head's logits.
+
+        Raises:
+            DataError: fewer than two classes among the labels.
+        """
+        ...
+
+
 class HeadFile(Protocol):
     """The module of a paper's heads.
 
@@ -59,6 +85,9 @@ class HeadFile(Protocol):
         NEEDS: variant -> the levels that it reads; `build` is given width 0 for a level that it does not.
         INPUTS: variant -> name -> what else it reads. A file without it reads nothing else.
         OPTIONS: variant -> the settings of `train.heads.NAME.options`. A file without it has none.
+        ALONE: variants that are trained one at a time, not mapped over members by torch.func: those whose forward hangs
+            on values, as where masked rows are kept out of batch norm. A file without it has none.
+        fit: a `Fitter`, in a file whose heads are solved as a whole and not trained by steps. Most have none.
         SCHEDULES: variant -> `epochs`, and the `step` in epochs after which the learning rate falls.
         SOURCES: variant -> where it is from, as docs/heads.md has it.
     """
@@ -85,6 +114,26 @@ def inputs_of(name: str) -> dict[str, Input]:
     """
     module, variant = find(name)
     return getattr(module, "INPUTS", {}).get(variant, {})
+
+
+def alone(name: str) -> bool:
+    """Whether a head is trained one at a time; see `HeadFile.ALONE`.
+
+    Raises:
+        SettingError: there is no such head.
+    """
+    module, variant = find(name)
+    return variant in getattr(module, "ALONE", ())
+
+
+def fitter(name: str) -> Fitter | None:
+    """How a head is solved; None: it is trained by steps.
+
+    Raises:
+        SettingError: there is no such head.
+    """
+    module, _ = find(name)
+    return getattr(module, "fit", None)
 
 
 def options_of(name: str, given: Mapping[str, Any]) -> Settings:
@@ -133,7 +182,9 @@ def find(name: str) -> tuple[HeadFile, str]:
         module = _module(file)
         if variant in module.VARIANTS:
             return module, variant
-    raise SettingError(f"head kind {name!r}: use one of {', '.join(names())}")
+        raise SettingError(f"head kind {name!r}: use one of {', '.join(f'{file}:{one}' for one in module.VARIANTS)}")
+    files = dict.fromkeys(one.partition(":")[0] for one in names())
+    raise SettingError(f"head kind {name!r}: use one of {', '.join(f'{one}:...' for one in files)} (docs/heads.md)")
 
 
 def _module(file: str) -> HeadFile:

@@ -17,6 +17,7 @@ from PIL import Image
 from cache.keys import BlockSpec
 from cache.store import Store
 from stages.align import run as align
+from stages.align.templates import template_of
 from stages.detect import run as detect
 from stages.detect.faces import Faces
 from stages.errors import DataError, MediaError, WeightsError
@@ -28,8 +29,8 @@ from stages.index.samples import open_frames
 from stages.ledger import Ledger
 from stages.predict.annotate import annotate
 from stages.predict.inputs import picture_name
+from stages.train.answering import infer
 from stages.train.features import gather
-from stages.train.loop import infer
 from stages.train.models import Ensemble, HeadModel
 
 HERE = Path("/")
@@ -112,8 +113,11 @@ def run(
         )
     plans = _plans(model, weights_folder, detect.boxes_spec(first.detect).key, finetunes)
     detections, _, _ = detect.run(manifest, HERE, store, first.detect, ledger)
-    templates = sorted({plan.spec.template for plan in plans.values() if plan.spec.template})
-    align.run(manifest, HERE, store, detections, templates, first.detect.faces, ledger)
+    templates = {plan.template for plan in plans.values() if plan.template}
+    for member in model.members:
+        blocks = (block for some in member.settings.inputs.values() for block in some)
+        templates.update(filter(None, map(template_of, blocks)))
+    align.run(manifest, HERE, store, detections, sorted(templates), first.detect.faces, ledger)
     for settings, some in _alike(model, plans, batch_size):
         ledgers = {plan.role: ledger for plan in some}
         extract.run(manifest, HERE, store, detections, some, settings, weights_folder, ledgers)

@@ -1,16 +1,28 @@
 """Attention on disk: how much each face of a sample weighed, `sample_id, frame, face, weight`.
 
 `attention/heads/HEAD-sSEED.csv` is train's, `attention/fused/NAME.csv` is fuse's.
+
+What a head looks at beside faces (regions of a frame, frames, patches) is in `attention/heads/HEAD-sSEED.safetensors`:
+for each name float16 (R, ...), a row for each frame or person, and `offsets`, int64 (n + 1,): the rows of sample i are
+those from `offsets[i]` to `offsets[i + 1]`. The metadata have `level`, `frame` or `person`, and `samples`, the ids as
+JSON, in that order.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
 from stages.tables import write_csv
+from stages.train.answering import Looks
+from stages.whole import whole
 
 COLUMNS = ("sample_id", "frame", "face", "weight")
 
@@ -36,3 +48,23 @@ def mean_of(members: Sequence[Iterable[Row]], weights: Sequence[float]) -> list[
         for sample_id, frame, face, weight in rows:
             total[sample_id, frame, face] += share * weight
     return [(*key, total[key]) for key in sorted(total)]
+
+
+def write_looks(path: Path, sample_ids: Sequence[str], looks: Looks) -> None:
+    """Write what a head looks at beside faces; the file appears whole or not at all."""
+    if "offsets" in looks.values:
+        raise ValueError("a head calls what it looks at 'offsets', which is a name of the file's own")
+    arrays = {name: np.ascontiguousarray(values, np.float16) for name, values in looks.values.items()}
+    about = {"level": looks.level, "samples": json.dumps(list(sample_ids))}
+    with whole(path) as temporary:
+        save_file({**arrays, "offsets": looks.offsets}, temporary, about)
+
+
+def read_looks(path: Path) -> tuple[tuple[str, ...], Looks]:
+    """Sample ids, and what `write_looks` wrote."""
+    with safe_open(path, "numpy") as file:
+        about = file.metadata()
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    offsets = arrays.pop("offsets")
+    values = {name: value.astype(np.float32) for name, value in arrays.items()}
+    return tuple(json.loads(about["samples"])), Looks(about["level"], offsets, values)

@@ -6,33 +6,40 @@ them. Both give the same batches, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from cache.block import Block
+from cache.dtypes import given
 from cache.keys import PLAIN, BlockSpec, item_keys, key_array, key_list, view_key
 from cache.store import Store
-from stages.detect.detections import Detections
-from stages.errors import DataError, MissingInputError
+from stages.detect.detections import Detections, Picked
+from stages.errors import DataError, MissingInputError, SettingError
 from stages.extract.items import keys_of
 from stages.extract.settings import IMPORTED
 from stages.heads.batch import HeadBatch
 from stages.index.manifest import Sample
 from stages.ledger import Ledger
-from stages.train.rows import MeanRows, Rows, Scale, StoredRows, scale_of, scaled
+from stages.train.inputs import InputRows, Level, LevelName, one_face_a_frame, padded, read_once, sample_bytes
+from stages.train.rows import MeanRows, Rows, Scale, StoredRows, scale_of, scaled, scaled_rows
+from stages.train.settings import FrameSettings
 
 HELD_BYTES = 256 << 20
-"""Features of up to this size, as float32, are held in memory; of more, none is."""
+"""Features of up to this size, as they are in a batch, are held in memory; of more, none is."""
+
+BATCH_BYTES = 64 << 20
+"""Of the inputs of frames or persons in a batch that answers: as many samples as fit, at least one."""
 
 
 @dataclass(frozen=True)
 class Features:
     """Features of n samples.
 
-    With V views, `faces` and `global_` have the rows of the plain one first, and then as many of each other view.
+    With V views, `faces`, `global_` and `inputs` have the rows of the plain one first, and then as many of each other
+    view.
 
     Attributes:
         samples: the manifest's rows.
@@ -44,6 +51,8 @@ class Features:
         boxes: (F, 4) float32, relative to the photo's size.
         global_: (V * n, G) float32, as `faces`.
         views: V, at least 1.
+        inputs: what else a head reads, by the names that its file gives them.
+        levels: which rows samples have in them: `frame`, `person`, those of them that `inputs` are of.
     """
 
     samples: tuple[Sample, ...]
@@ -54,12 +63,20 @@ class Features:
     boxes: np.ndarray
     global_: Rows
     views: int = 1
+    inputs: Mapping[str, InputRows] = field(default_factory=dict)
+    levels: Mapping[LevelName, Level] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def batch(self, rows: np.ndarray, views: np.ndarray | None = None) -> HeadBatch:
-        """Samples at positions `rows` (B,) as a padded batch, in the views with these numbers; None: plain."""
+    def batch(self, rows: np.ndarray, views: np.ndarray | None = None, frames: np.ndarray | None = None) -> HeadBatch:
+        """Samples at positions `rows` (B,) as a padded batch.
+
+        Args:
+            views: numbers of the views that they are seen in; None: plain.
+            frames: (B, T), which of a sample's frames are in it, see `Level`; None: those that answers are made of.
+        """
+        inputs, masks = padded(self.levels, self.inputs, read_once(self.inputs), rows, views, frames)
         starts, counts = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         width = max(int(counts.max(initial=0)), 1)
         column = np.arange(width)
@@ -73,7 +90,15 @@ class Features:
             rows = rows + views * len(self)
         faces[mask] = self.faces[index]
         arrays = {"faces": faces, "face_mask": mask, "boxes": boxes, "global_": self.global_[rows]}
-        return HeadBatch.of_parts({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()})
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+        return HeadBatch(**tensors, inputs=inputs, masks=masks)
+
+    def answering(self, size: int) -> Iterator[np.ndarray]:
+        """All samples in batches of at most `size`, in which the inputs of frames and persons take at most
+        `BATCH_BYTES`; a sample that takes more is a batch of its own."""
+        each = sample_bytes(self.levels, self.inputs, training=False)
+        size = max(min(size, BATCH_BYTES // each if each else size), 1)
+        return (np.arange(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def scales(self, rows: np.ndarray) -> tuple[Scale, Scale]:
         """Mean and deviation of the faces and of the global features over the samples at `rows`, of the plain view."""
@@ -82,9 +107,25 @@ class Features:
         of_face = np.repeat(keep, np.diff(self.offsets))
         return scale_of(self.faces, np.flatnonzero(of_face)), scale_of(self.global_, np.flatnonzero(keep))
 
-    def scaled(self, faces: Scale, global_: Scale) -> Features:
-        """Standardized features."""
-        return replace(self, faces=scaled(self.faces, faces), global_=scaled(self.global_, global_))
+    def input_scales(self, rows: np.ndarray) -> dict[str, Scale]:
+        """As `scales`, of each of the inputs that are vectors. Maps and pixels stay as they are: they are of one block,
+        so that no feature of another scale stands beside them."""
+        found: dict[str, Scale] = {}
+        for name, one in self.inputs.items():
+            if len(one.shape) == 1:
+                level = self.levels[one.level]
+                index, mask = level.take(rows, level.every(rows))
+                found[name] = scale_of(one.rows, np.sort(index[mask]))
+        return found
+
+    def scaled(self, faces: Scale, global_: Scale, inputs: Mapping[str, Scale] | None = None) -> Features:
+        """Standardized features; inputs without a scale stay as they are."""
+        scales = inputs or {}
+        others = {
+            name: InputRows(one.level, scaled_rows(one.rows, scales[name])) if name in scales else one
+            for name, one in self.inputs.items()
+        }
+        return replace(self, faces=scaled(self.faces, faces), global_=scaled(self.global_, global_), inputs=others)
 
 
 def gather(
@@ -98,25 +139,35 @@ def gather(
     ledger: Ledger,
     views: Sequence[str] = (PLAIN,),
     held_bytes: int = HELD_BYTES,
+    inputs: Mapping[str, Sequence[BlockSpec]] | None = None,
+    frames: FrameSettings | None = None,
 ) -> Features:
     """Read the features of every sample that has them all; the others are recorded in the ledger.
 
     A clip's faces are those of all of its frames, and its global features the mean of its frames'. A sample without a
     face counts, by its global features. Of a sample with more than `max_faces` faces the largest
-    (by the area of their boxes) are kept, in stored order.
+    (by the area of their boxes) are kept, in stored order. A sample without a row of frames counts too; which face is a
+    frame's, `stages.train.inputs` says, and `max_faces` has no part in it.
 
     Args:
         views: names of the views to read, the plain one first; imported features have no other view.
-        held_bytes: features that take more as float32 stay in the store.
+        held_bytes: features that take more stay in the store.
+        inputs: what else the head reads: name -> blocks of level face for rows of frames, of vectors, which are joined,
+            or one of maps or pixels.
+        frames: how many frames training and answers see.
 
     Raises:
         MissingInputError: a block holds nothing of these samples, or no sample has all of its features.
         DataError: a block has another number of faces than the detections.
+        SettingError: blocks of an input cannot be joined, or one has rows of another kind, or no other view.
     """
     faces, globals_ = [store.open(s) for s in face_blocks], [store.open(s) for s in global_blocks]
-    kept = _complete(samples, detections, faces, globals_, views, ledger)
+    others = {name: [store.open(s) for s in specs] for name, specs in (inputs or {}).items()}
+    _check_inputs(others, views)
+    every = {block.spec.key: block for blocks in (faces, *others.values()) for block in blocks}
+    kept = _complete(samples, detections, list(every.values()), globals_, views, ledger)
     if samples and not kept:
-        names = ", ".join(block.spec.name for block in [*faces, *globals_])
+        names = ", ".join(block.spec.name for block in [*every.values(), *globals_])
         raise MissingInputError(f"no sample has all of its features ({names}); run kuleshov extract")
     picked = detections.pick(kept)
     counts = np.bincount(picked.owner, picked.counts, len(kept)).astype(np.int64)
@@ -127,7 +178,8 @@ def gather(
     face_rows = _stored(faces, [picked.keys] * len(faces), picked.counts, keep, views)
     global_rows = _global_rows(globals_, kept, detections, views)
     offsets = _offsets(np.bincount(owner, minlength=len(kept)))
-    few = face_rows.nbytes + global_rows.nbytes <= held_bytes
+    levels, rows = _frame_rows(others, kept, detections, picked, counts, views, frames or FrameSettings())
+    few = face_rows.nbytes + global_rows.nbytes + sum(one.nbytes for one in rows.values()) <= held_bytes
     return Features(
         samples=tuple(kept),
         faces=face_rows.held() if few else face_rows,
@@ -137,7 +189,53 @@ def gather(
         boxes=boxes[keep] / np.tile(sizes, 2)[owner],
         global_=global_rows.held() if few else global_rows,
         views=len(views),
+        inputs={name: InputRows("frame", one.held() if few else one) for name, one in rows.items()},
+        levels=levels,
     )
+
+
+def _check_inputs(inputs: Mapping[str, Sequence[Block]], views: Sequence[str]) -> None:
+    """Refuse blocks that cannot be an input, see `gather`."""
+    for name, blocks in inputs.items():
+        for block in blocks:
+            spec = block.spec
+            if spec.level != "face":
+                raise SettingError(f"inputs.{name}: {spec.name} has rows of level {spec.level}; name a face block")
+            if len(spec.shape) > 1 and len(blocks) > 1:
+                raise SettingError(
+                    f"inputs.{name}: {spec.name} has rows of shape {spec.shape}, which cannot be joined with those of "
+                    "other blocks; name it alone"
+                )
+            if len(views) > 1 and given(spec) == np.uint8:
+                raise SettingError(f"inputs.{name}: {spec.name} has no other view than the plain one; use views: plain")
+
+
+def _frame_rows(
+    inputs: Mapping[str, Sequence[Block]],
+    samples: Sequence[Sample],
+    detections: Detections,
+    picked: Picked,
+    counts: np.ndarray,
+    views: Sequence[str],
+    settings: FrameSettings,
+) -> tuple[dict[LevelName, Level], dict[str, StoredRows]]:
+    """Level `frame` and the rows of its inputs, where there are any.
+
+    Args:
+        picked: items of the samples' faces.
+        counts: (n,) faces of each.
+    """
+    if not inputs:
+        return {}, {}
+    offsets = _offsets(counts)
+    places = _places(samples, detections, offsets, np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts))
+    kept, number = one_face_a_frame(samples, detections, picked.boxes, counts, places)
+    level = Level(_offsets(number), places[kept], settings.train, settings.answer)
+    rows = {
+        name: _stored(blocks, [picked.keys] * len(blocks), picked.counts, kept, views)
+        for name, blocks in inputs.items()
+    }
+    return {"frame": level}, rows
 
 
 def _complete(

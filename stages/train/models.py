@@ -44,7 +44,7 @@ class HeadModel:
         detect, extract: how its features are made; `extract` has only the roles it reads, each with the backbone
             that played it in training.
         weights: role -> `backbone`, the `sha256` of its weights file, and its `licence`.
-        dims: width of a face's and of a photo's vector.
+        shapes: of what the head is given.
         scales: of faces and of global features (mean 0, deviation 1 where not standardized).
         head: the module, in eval mode.
     """
@@ -56,7 +56,7 @@ class HeadModel:
     detect: DetectSettings
     extract: ExtractSettings
     weights: Mapping[str, Mapping[str, str]]
-    dims: tuple[int, int]
+    shapes: registry.Shapes
     scales: tuple[Scale, Scale]
     head: nn.Module
 
@@ -70,9 +70,9 @@ class Ensemble:
     weights: tuple[float, ...]
 
 
-def build_head(settings: HeadSettings, dims: tuple[int, int], classes: int) -> nn.Module:
-    """An untrained head for features of these widths."""
-    return registry.build(settings.kind, registry.Shapes(*dims), classes, settings.dropout, settings.options)
+def build_head(settings: HeadSettings, shapes: registry.Shapes, classes: int) -> nn.Module:
+    """An untrained head for features of these shapes."""
+    return registry.build(settings.kind, shapes, classes, settings.dropout, settings.options)
 
 
 def save_head(folder: Path, model: HeadModel) -> None:
@@ -87,7 +87,8 @@ def save_head(folder: Path, model: HeadModel) -> None:
         "detect": model.detect.model_dump(mode="json"),
         "extract": model.extract.model_dump(mode="json"),
         "weights": {role: dict(entry) for role, entry in model.weights.items()},
-        "dims": model.dims,
+        "dims": [model.shapes.faces, model.shapes.global_],
+        "inputs": {name: list(shape) for name, shape in model.shapes.inputs.items()},
     }
     arrays = [value for scale in model.scales for value in scale]
     state = {f"scale.{name}": torch.from_numpy(a).contiguous() for name, a in zip(_SCALES, arrays, strict=True)}
@@ -180,7 +181,8 @@ def _load_head(folder: Path) -> HeadModel:
     try:
         state = load_file(path)
         arrays = [state.pop(f"scale.{name}").numpy() for name in _SCALES]
-        wrong = [a.shape for a, width in zip(arrays, np.repeat(model.dims, 2), strict=True) if a.shape != (width,)]
+        widths = np.repeat([model.shapes.faces, model.shapes.global_], 2)
+        wrong = [a.shape for a, width in zip(arrays, widths, strict=True) if a.shape != (width,)]
         if wrong:
             raise ValueError(f"a scale has the shape {wrong[0]}")
         model.head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
@@ -199,7 +201,8 @@ def _described(about: Mapping[str, Any]) -> HeadModel:
     settings = HeadSettings.model_validate(about["head"])
     extract = ExtractSettings.model_validate(about["extract"])
     classes = tuple(str(name) for name in about["classes"])
-    dims = (int(about["dims"][0]), int(about["dims"][1]))
+    given = {str(name): tuple(int(n) for n in shape) for name, shape in about.get("inputs", {}).items()}
+    shapes = registry.Shapes(int(about["dims"][0]), int(about["dims"][1]), given)
     weights = {str(role): {str(k): str(v) for k, v in entry.items()} for role, entry in about["weights"].items()}
     if set(weights) != set(extract.backbones) or any({"backbone", "sha256"} - set(e) for e in weights.values()):
         raise ValueError("weights and backbones differ")
@@ -212,7 +215,7 @@ def _described(about: Mapping[str, Any]) -> HeadModel:
         detect=DetectSettings.model_validate(about["detect"]),
         extract=extract,
         weights=weights,
-        dims=dims,
+        shapes=shapes,
         scales=((none, none), (none, none)),
-        head=build_head(settings, dims, len(classes)),
+        head=build_head(settings, shapes, len(classes)),
     )

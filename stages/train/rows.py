@@ -1,14 +1,16 @@
 """Rows of features, held in memory or left in the store, behind one way to take them: an index gives float32 rows.
 
-Both ways give the same bits: the same conversion to float32, the same order of operations.
+Both ways give the same bits: the same conversion to float32, the same order of operations. Rows of pixels stay uint8.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cache import dtypes
 from cache.block import Block
 from cache.maps import hand_back
 from stages.detect.corpus import spans
@@ -27,18 +29,20 @@ Scale = tuple[np.ndarray, np.ndarray]
 class StoredRows:
     """Rows of several blocks side by side, read from the store when they are asked for.
 
-    `rows[index]` is float32 (k, D): `index` (k,) of row numbers, or a slice. Neighbouring rows of one item are read
-    together. Between reads the store's maps count for at most `RESIDENT_BYTES` of memory.
+    `rows[index]` is float32 (k, D), or of one block of maps or pixels (k, *its shape), pixels uint8: `index` (k,) of
+    row numbers, or a slice. Neighbouring rows of one item are read together. Between reads the store's maps count for
+    at most `RESIDENT_BYTES` of memory.
 
     Args:
-        blocks: each with the same items.
+        blocks: each with the same items; of vectors, or one of maps or pixels.
         positions: for each block the positions (`Block.positions`) of the K items that the rows are of.
         item: (R,) which of the K items a row is of.
         within: (R,) which row of that item.
         scale: subtracted and divided by; None: rows as they are stored.
 
     Attributes:
-        shape: (R, D).
+        shape: (R, D), or (R, *shape of the block).
+        dtype: of the rows that an index gives.
     """
 
     def __init__(
@@ -51,27 +55,31 @@ class StoredRows:
     ) -> None:
         self._blocks, self._positions, self._scale = blocks, positions, scale
         self._item, self._within = item.astype(np.int32, copy=False), within.astype(np.int32, copy=False)
-        self.shape = (len(item), sum(block.spec.shape[0] for block in blocks))
+        self._whole = len(blocks) == 1 and len(blocks[0].spec.shape) > 1
+        self.shape = (len(item), *blocks[0].spec.shape) if self._whole else (len(item), sum(_widths(blocks)))
+        pixels = self._whole and dtypes.given(blocks[0].spec) == np.uint8
+        self.dtype = np.dtype(np.uint8 if pixels else np.float32)
 
     def __len__(self) -> int:
         return len(self._item)
 
     @property
     def nbytes(self) -> int:
-        """What all rows take in memory as float32."""
-        return 4 * self.shape[0] * self.shape[1]
+        """What all rows take in memory."""
+        return self.dtype.itemsize * math.prod(self.shape)
 
     def __getitem__(self, index: np.ndarray | slice) -> np.ndarray:
         item, within = self._item[index], self._within[index]
-        out = np.empty((len(item), self.shape[1]), np.float32)
+        out = np.empty((len(item), *self.shape[1:]), self.dtype)
         new = np.ones(len(item), bool)
         new[1:] = item[1:] != item[:-1]
         run, column = np.cumsum(new) - 1, 0
         for block, positions in zip(self._blocks, self._positions, strict=True):
             rows, offsets = block.rows_at(positions[item[new]])
             place, width = offsets[run] + within, block.spec.shape[0]
-            whole = len(rows) == len(place) and (place == np.arange(len(place))).all()  # all of them, in their order
-            out[:, column : column + width] = rows if whole else rows[place]
+            every = len(rows) == len(place) and (place == np.arange(len(place))).all()  # all of them, in their order
+            mine = out if self._whole else out[:, column : column + width]
+            mine[...] = rows if every else rows[place]
             column += width
         hand_back(RESIDENT_BYTES)
         return out if self._scale is None else standardized(out, self._scale)
@@ -81,9 +89,9 @@ class StoredRows:
         return StoredRows(self._blocks, self._positions, self._item, self._within, scale)
 
     def held(self) -> np.ndarray:
-        """All rows in memory, (R, D) float32."""
-        out = np.empty(self.shape, np.float32)
-        for part in chunks(len(self), self.shape[1]):
+        """All rows in memory."""
+        out = np.empty(self.shape, self.dtype)
+        for part in chunks(len(self), math.prod(self.shape[1:])):
             out[part] = self[part]
         return out
 
@@ -138,6 +146,9 @@ class MeanRows:
 Rows = np.ndarray | StoredRows | MeanRows
 """(R, D) float32 rows, taken by `rows[index]`."""
 
+RowsOf = np.ndarray | StoredRows
+"""(R, ...) rows of any shape, float32 or uint8, taken by `rows[index]`."""
+
 
 def standardized(rows: np.ndarray, scale: Scale) -> np.ndarray:
     """(rows - mean) / deviation, float32; `rows` stays as it is."""
@@ -148,6 +159,11 @@ def standardized(rows: np.ndarray, scale: Scale) -> np.ndarray:
 
 def scaled(rows: Rows, scale: Scale) -> Rows:
     """Standardized rows: another array, or the rows of the store standardized as they are read."""
+    return standardized(rows, scale) if isinstance(rows, np.ndarray) else rows.scaled(scale)
+
+
+def scaled_rows(rows: RowsOf, scale: Scale) -> RowsOf:
+    """As `scaled`."""
     return standardized(rows, scale) if isinstance(rows, np.ndarray) else rows.scaled(scale)
 
 
@@ -172,6 +188,10 @@ def scale_of(rows: Rows, index: np.ndarray) -> Scale:
     deviation = np.sqrt(squares / count)
     deviation[deviation < 1e-6] = 1.0
     return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def _widths(blocks: Sequence[Block]) -> list[int]:
+    return [block.spec.shape[0] for block in blocks]
 
 
 def chunks(rows: int, width: int) -> Iterator[slice]:

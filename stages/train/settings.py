@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from stages.device import DeviceName
+from stages.errors import SettingError
 from stages.finetune.settings import PREVIOUS, ScheduleSettings
 from stages.heads.loss_settings import LossSettings
 from stages.settings import Settings
@@ -65,6 +70,11 @@ class HeadSettings(Settings):
             features of different networks have different scales, and no layer below them can learn it away.
         views: `plain`, or `drawn`: training takes one of the cached views (`extract.views`) of each sample and epoch.
             What is predicted is always the plain one.
+        answer: `plain`; or `mirrored`: the mean of the probabilities of the plain and the mirrored view
+            (`extract.views.flip`).
+        grid: setting -> values that are tried, such as `learning_rate: [0.001, 0.01]`; `options.NAME` and `loss.NAME`
+            are settings too. Every combination is a candidate, and `TrainSettings.choose` says which of them the head
+            is.
         start: `finetune:NAME`: the head's weights at the start are those of that fine-tune, which trained it end to end
             (`kuleshov finetune NAME --head`); None: weights of its own, drawn from the seed.
     """
@@ -92,6 +102,8 @@ class HeadSettings(Settings):
     sampling: Literal["natural", "balanced"] = "natural"
     patience: int | None = Field(default=None, ge=1)
     views: Literal["plain", "drawn"] = "plain"
+    answer: Literal["plain", "mirrored"] = "plain"
+    grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     start: str | None = Field(default=None, pattern=rf"^{PREVIOUS}{_FILE_NAME.pattern}$")
 
     @model_validator(mode="after")
@@ -103,10 +115,72 @@ class HeadSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_label_where_classes_are_counted(self) -> HeadSettings:
+        if self.loss.several and (self.class_weights != "none" or self.sampling != "natural"):
+            name = "class_weights" if self.class_weights != "none" else "sampling"
+            raise ValueError(f"{name} is balanced and loss.kind is {self.loss.kind}: it is for samples of one label")
+        return self
+
+    @model_validator(mode="after")
+    def _values_of_the_grid(self) -> HeadSettings:
+        for key, values in self.grid.items():
+            if not values:
+                raise ValueError(f"grid.{key} is empty: give values, or leave it out")
+            for value in values:
+                self.candidate({key: value})
+        return self
+
+    @property
+    def candidates(self) -> int:
+        """How many there are: 1 without a grid."""
+        return math.prod(len(values) for values in self.grid.values())
+
+    def chosen(self) -> Iterator[dict[str, Any]]:
+        """What each candidate sets, in the order of the grid: the last setting changes fastest."""
+        for values in product(*self.grid.values()):
+            yield dict(zip(self.grid, values, strict=True))
+
+    def candidate(self, values: Mapping[str, Any]) -> HeadSettings:
+        """The settings with those of a candidate, and no grid.
+
+        Raises:
+            ValueError: there is no such setting, or the value is wrong.
+        """
+        changed: dict[str, Any] = self.model_dump(mode="python", by_alias=True, exclude={"grid"}, exclude_unset=True)
+        for key, value in values.items():
+            name, _, inner = key.partition(".")
+            if name == "grid" or (inner and name not in ("options", "loss", "frames", "schedule")):
+                raise ValueError(f"grid.{key}: there is no such setting to try")
+            changed[name] = {**(changed.get(name) or {}), inner: value} if inner else value
+        try:
+            return HeadSettings.model_validate(changed)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            said = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"grid.{'.'.join(map(str, first['loc'])) or next(iter(values))}: {said}") from None
+
     @property
     def previous(self) -> str | None:
         """The fine-tune that the head starts from, if any."""
         return None if self.start is None else self.start.removeprefix(PREVIOUS)
+
+
+class ChooseSettings(Settings):
+    """How the candidates of a head's grid are compared: never by the split that `evaluate` scores.
+
+    Attributes:
+        by: `val`: on that split; `folds`: each is trained without one of the folds of the training split and judged on
+            it, fold after fold. The best one is then trained on the whole training split.
+        folds: how many.
+        score: `accuracy`, `balanced_accuracy` or `macro_f1`, of which more is better; `loss`, of which less is; `auto`:
+            accuracy, and for samples of several labels the mean average precision. The mean over seeds and folds
+            counts; of equals the one with the lower loss, then the first.
+    """
+
+    by: Literal["val", "folds"] = "val"
+    folds: int = Field(default=5, ge=2)
+    score: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "loss"] = "auto"
 
 
 class TrainSettings(Settings):
@@ -114,11 +188,21 @@ class TrainSettings(Settings):
 
     Attributes:
         seeds: each head is trained once per seed.
+        choose: among the candidates of heads with a `grid`.
+        folds: also train each head so many times without a fold of the training split, and answer that fold: answers
+            to training samples by heads that have not seen them; None: do not.
+        overlap: of a training sample that shares its group or its content with one of the split that `evaluate` scores,
+            or with one that candidates are judged by: `refuse` stops; `leave_out` does not train on it.
+        device: that heads are trained on.
         heads: name -> head. A name is a file name: letters, digits, `_`, `-`, `.`; not `NAME-sNUMBER`, which is how
             one trained member is called.
     """
 
     seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = Field(default=(0, 1, 2), min_length=1)
+    choose: ChooseSettings = ChooseSettings()
+    folds: int | None = Field(default=None, ge=2)
+    overlap: Literal["refuse", "leave_out"] = "refuse"
+    device: DeviceName = "auto"
     heads: dict[str, HeadSettings] = Field(min_length=1)
 
     @field_validator("heads")
@@ -131,9 +215,33 @@ class TrainSettings(Settings):
                 raise ValueError(f"head name {name!r}: it ends as the name of one seed's member does; choose another")
         return heads
 
+    def judging(self, judged: str) -> set[str]:
+        """Splits that heads are judged by, here or by `evaluate`, but not the one that they are trained on."""
+        val = {"val"} if any(_uses_val(head, self.choose) for head in self.heads.values()) else set[str]()
+        return ({judged} | val) - {"train"}
+
+    def require_apart(self, judged: str) -> None:
+        """Refuse to choose by the split that is reported.
+
+        Raises:
+            SettingError: names the head.
+        """
+        for name, head in self.heads.items():
+            if judged == "val" and _uses_val(head, self.choose):
+                what = "patience" if head.patience is not None else "grid"
+                raise SettingError(
+                    f"train.heads.{name}.{what} chooses by split val, and evaluate.split is val: what is chosen on a "
+                    "split flatters there; set evaluate.split to test"
+                    + ("" if what == "patience" else ", or train.choose.by to folds")
+                )
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(seeds)) != len(seeds):
             raise ValueError("a seed occurs twice")
         return seeds
+
+
+def _uses_val(head: HeadSettings, choose: ChooseSettings) -> bool:
+    return head.patience is not None or (head.candidates > 1 and choose.by == "val")

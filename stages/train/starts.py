@@ -15,7 +15,8 @@ from stages.backbones.states import load_strictly, read_state
 from stages.errors import MissingInputError, SettingError
 from stages.finetune import seen as seen_files
 from stages.finetune.seen import Seen
-from stages.finetune.start import HEAD, differs
+from stages.finetune.start import HEAD, describe_head, differs
+from stages.heads.registry import Shapes
 from stages.index.manifest import Sample
 from stages.predictions import require_held_out
 from stages.train.settings import HeadSettings
@@ -49,14 +50,14 @@ class HeadStart:
 
 
 def read_start(
-    name: str, settings: HeadSettings, finetunes: Path | None, dims: tuple[int, int], classes: tuple[str, ...]
+    name: str, settings: HeadSettings, finetunes: Path | None, shapes: Shapes, classes: tuple[str, ...]
 ) -> HeadStart | None:
     """What a head starts from; None: from weights of its own.
 
     Args:
         name: of the head, for messages.
         finetunes: has a folder for each fine-tune; None: there are none.
-        dims: width of a face's and of a photo's vector.
+        shapes: of what the head is given.
         classes: names, in the order of the logits.
 
     Raises:
@@ -73,7 +74,7 @@ def read_start(
             f"{where}, and {path or 'that fine-tune'} is not there; run kuleshov finetune {settings.previous} with a "
             "head"
         )
-    now = {"kind": settings.kind, "widths": list(dims), "classes": list(classes)}
+    now = describe_head(settings.kind, settings.options, shapes) | {"classes": list(classes)}
     if why := differs(now, read_about(path), now):
         raise SettingError(
             f"{where}, and the head does not fit: {why}; give it what that fine-tune was trained with, or leave start "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.errors import DataError, MissingInputError
-from stages.predictions import Kind, Predictions, read, read_all, require_held_out, split_name, write
+from stages.predictions import Kind, Predictions, read, read_all, require_held_out, scores_of, split_name, write
 
 
 def make(
@@ -238,3 +239,67 @@ def test_members_that_have_seen_what_judges_them_are_refused() -> None:
         require_held_out("head x", ids, splits, seen, "train")
     require_held_out("head x", ids, splits, seen, "val")
     require_held_out("head x", ids, splits, np.array([False, False, False, True]), "test")
+
+
+# Several labels
+
+
+def scored(rows: list[list[float]], **fields: Any) -> Predictions:
+    """Scores of a head of several labels, which need not sum to 1."""
+    sure = make([[0.5, 0.5]] * len(rows), **fields)
+    return replace(sure, probabilities=np.array(rows), several=True)
+
+
+def test_scores_of_several_labels_have_a_header_of_their_own_and_all_digits(tmp_path: Path) -> None:
+    path = tmp_path / "heads" / "mean-s3.csv"
+    labels = (("glad", "sad"), (), ("sad",))
+    member = scored([[0.9, 1 / 3], [0.0, 1.0], [1 - 2**-52, 1e-300]], labels=labels)
+    write(path, member)
+    assert path.read_bytes() == (
+        b"sample_id,split,labels,glad,sad\n"
+        b"s0,test,glad;sad,0.9,0.3333333333333333\n"
+        b"s1,test,,0.0,1.0\n"
+        b"s2,test,sad,0.9999999999999998,1e-300\n"
+    )
+    found = read(path)
+    assert found.several
+    assert found.labels == labels
+    assert (found.probabilities == member.probabilities).all()
+    assert found.picked([False, True, True]).several
+    write(path, make([[0.5, 0.5]]))
+    assert not read(path).several
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[0.5, 0.9], [float("nan"), 1.0]], "sample 's1' has a score that is NaN or infinite, as do 0 more"),
+        ([[0.5, 1.01], [0.5, 2.0]], "sample 's0' has a score above 1, as do 1 more"),
+        ([[-0.1, 0.1]], "sample 's0' has a negative score"),
+    ],
+)
+def test_impossible_scores_are_named(rows: list[list[float]], words: str) -> None:
+    with pytest.raises(DataError, match=f"predictions 'mean-s3': {words}.*run `kuleshov train` again"):
+        scored(rows)
+
+
+@given(st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=30, unique=True))
+def test_scores_on_disk_are_in_the_order_of_the_logits(tmp_path_factory: pytest.TempPathFactory, raw) -> None:
+    """To the last bit of float32, but for those so near 0 that they are one in any sense."""
+    logits = np.array([value for value in raw if abs(value) > 1e-8], np.float32)
+    path = tmp_path_factory.mktemp("order") / "heads" / "a-s0.csv"
+    columns = np.stack([logits, -logits], axis=1)
+    ids = tuple(f"{i:03d}" for i in range(len(logits)))
+    write(path, scored(scores_of(columns).tolist(), name="a-s0", ids=ids) if len(ids) else scored([], name="a-s0"))
+    found = read(path).probabilities.reshape(-1, 2)
+    assert len(np.unique(found[:, 0])) == len(np.unique(logits))
+    assert np.argsort(found[:, 0]).tolist() == np.argsort(logits).tolist()
+    assert np.argsort(-found[:, 1]).tolist() == np.argsort(logits).tolist()
+
+
+def test_neighbours_among_float32_logits_stay_apart() -> None:
+    for start in (0.5, 5, 10, 17, 20, -20, -80):
+        first = np.float32(start)
+        pair = scores_of(np.array([first, np.nextafter(first, np.float32(np.inf))]))
+        assert 0 < pair[0] < pair[1] < 1, start
+    assert scores_of(np.array([0.0, -1e4, 1e4])).tolist() == [0.5, 0.0, 1.0]

@@ -16,7 +16,7 @@ from stages.finetune.settings import ScheduleSettings
 from stages.train.population import optimisers
 from stages.train.population.draws import Draws
 from stages.train.population.forms import Form, form_of
-from stages.train.population.generic import Generic
+from stages.train.population.generic import Answer, Generic
 from stages.train.population.masks import BatchMasks
 from stages.train.population.members import Loss, Member, Outcome, Plan
 from stages.train.population.minibatch import Source, take
@@ -43,8 +43,8 @@ class Block:
     def __init__(self, members: Sequence[Member], source: Source, labels: np.ndarray, plan: Plan) -> None:
         self._source, self._plan, self._labels = source, plan, torch.from_numpy(labels).to(plan.device)
         self._head, self._draws = members[0].head, Draws()
-        form = None if plan.generic else form_of(self._head)
-        self._form: Form | Generic = Generic(self._head) if form is None else form
+        form = None if plan.generic or plan.alone else form_of(self._head)
+        self._form: Form | Generic = Generic(self._head, plan.alone) if form is None else form
         self._stack = Stack([member.head for member in members], plan.device)
         self._optimiser = optimisers.make(self._stack, plan)
         self._courses = [_Course(member, self._draws, source.views, plan.batch_size) for member in members]
@@ -77,34 +77,50 @@ class Block:
         views = None if steps[0][1] is None else np.stack([views for _, views in steps if views is not None])
         seeds = [self._courses[i].member.seed for i in group]
         masks = BatchMasks(self._draws, seeds, self._step, self._source.counts[rows], self._plan.device)
+        weights = self._weights(group, rows)
         if len(group) == len(self._courses):
-            self._sums.add_(self._pass(self._stack, rows, views, masks), alpha=rows.shape[1])
+            self._sums.add_(self._pass(self._stack, rows, views, masks, weights), alpha=rows.shape[1])
             return
         which = torch.tensor(group, device=self._plan.device)
         stack = self._stack.picked(which)
-        self._sums.index_add_(0, which, self._pass(stack, rows, views, masks), alpha=rows.shape[1])
+        self._sums.index_add_(0, which, self._pass(stack, rows, views, masks, weights), alpha=rows.shape[1])
         self._stack.take_back(stack, which)
 
-    def _pass(self, stack: Stack, rows: np.ndarray, views: np.ndarray | None, masks: BatchMasks | None) -> Tensor:
+    def _weights(self, group: Sequence[int], rows: np.ndarray) -> Tensor | None:
+        """(P, B) what the losses of some members' samples (P, B) are multiplied by; None: all by 1."""
+        given = [self._courses[i].member.weights for i in group]
+        if all(one is None for one in given):
+            return None
+        found = [np.ones(len(mine)) if one is None else one[mine] for one, mine in zip(given, rows, strict=True)]
+        return torch.from_numpy(np.stack(found).astype(np.float32)).to(self._plan.device)
+
+    def _pass(
+        self,
+        stack: Stack,
+        rows: np.ndarray,
+        views: np.ndarray | None,
+        masks: BatchMasks | None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """(P,) float64 mean loss of minibatches (P, B); in training gradients into the stack."""
         targets = self._labels[torch.from_numpy(rows).to(self._labels.device)]
         if isinstance(self._form, Generic):
-            logits, leaves = self._form.logits(stack, self._source.padded(rows, views), masks)
-            self._check_labels(logits)
+            said, leaves = self._form.answer(stack, self._source.padded(rows, views), masks)
+            self._check_labels(said.logits)
             with torch.set_grad_enabled(masks is not None):
-                losses = _loss(self._plan.loss, logits, targets)
+                losses = _loss_of(self._plan.loss, said if masks else Answer(said.logits), targets, weights)
             if masks is not None:
-                gradients = torch.autograd.grad(losses.sum(), leaves)
+                gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
                 for place, gradient in zip(stack.gradients.values(), gradients, strict=True):
-                    place.copy_(gradient)
+                    place.zero_() if gradient is None else place.copy_(gradient)
             return losses.detach().double()
         with torch.no_grad():
             net = Net(stack, self._head, take(self._source, rows, views), masks.rows if masks else None)
             out = self._form(self._head, net)
             self._check_labels(out.data)
             if masks is None:
-                return _loss(self._plan.loss, out.data, targets).double()
-            losses, gradient = _loss_and_gradient(self._plan.loss, out.data, targets)
+                return _mean(_losses(self._plan.loss, out.data, targets), None).double()
+            losses, gradient = _loss_and_gradient(self._plan.loss, out.data, targets, weights)
             net.backward(out, gradient)
         return losses.double()
 
@@ -219,7 +235,8 @@ class _Course:
     def _shuffled(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """An epoch's steps."""
         seed, epoch = self.member.seed, self._epoch
-        rows = cut(self._draws.order(seed, epoch, self.member.rows), self._size)
+        chances = self.member.chances
+        rows = cut(self._draws.order(seed, epoch, self.member.rows, chances), self._size)
         if self._views == 1:
             return ((part, None) for part in rows)
         views = self._draws.views(seed, epoch, len(self.member.rows), self._views)
@@ -248,23 +265,43 @@ def _groups(sizes: Sequence[int]) -> list[list[int]]:
     return list(found.values())
 
 
-def _loss(loss: Loss | None, logits: Tensor, targets: Tensor) -> Tensor:
-    """(P,) mean over the samples."""
+def _losses(loss: Loss | None, logits: Tensor, targets: Tensor) -> Tensor:
+    """Of logits (..., K) and their targets."""
     if loss is not None:
-        return loss(logits, targets).mean(1)
-    flat = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return flat.view(targets.shape).mean(1)
+        return loss(logits, targets)
+    flat = nn.functional.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+    return flat.view(targets.shape)
 
 
-def _loss_and_gradient(loss: Loss | None, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """(P,) mean over the samples of losses (P, B), each times its weight."""
+    return (losses if weights is None else losses * weights).mean(1)
+
+
+def _loss_of(loss: Loss | None, said: Answer, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """(P,) what training makes small, see `HeadOutput`."""
+    if said.answers is None or said.shares is None:
+        losses = _losses(loss, said.logits, targets)
+    else:
+        size = said.answers.shape[:3]  # P, B, M
+        each = targets.unsqueeze(2).expand(*size, *targets.shape[2:])
+        losses = (_losses(loss, said.answers, each) * said.shares).sum(2)
+    return _mean(losses if said.penalty is None else losses + said.penalty, weights)
+
+
+def _loss_and_gradient(
+    loss: Loss | None, logits: Tensor, targets: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """(P,) mean losses, and the gradient of their sum with respect to the logits."""
     if loss is not None:
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
-            losses = _loss(loss, leaf, targets)
+            losses = _mean(_losses(loss, leaf, targets), weights)
             [gradient] = torch.autograd.grad(losses.sum(), [leaf])
         return losses.detach(), gradient
     odds, at = torch.log_softmax(logits, 2), targets[..., None]
-    losses = odds.gather(2, at).squeeze(2).mean(1).neg_()
+    losses = _mean(odds.gather(2, at).squeeze(2).neg_(), weights)
     gradient = odds.exp_().scatter_add_(2, at, odds.new_full((1, 1, 1), -1.0).expand(at.shape))
+    if weights is not None:
+        gradient.mul_(weights[..., None])
     return losses, gradient.div_(targets.shape[1])

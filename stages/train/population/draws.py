@@ -21,10 +21,11 @@ class Draws:
         self._philox = np.random.Philox(key=0)
         self._state: dict[str, Any] = dict(self._philox.state)
 
-    def order(self, seed: int, epoch: int, rows: np.ndarray) -> np.ndarray:
-        """`rows` shuffled for an epoch (from 0)."""
+    def order(self, seed: int, epoch: int, rows: np.ndarray, chances: np.ndarray | None = None) -> np.ndarray:
+        """`rows` shuffled for an epoch (from 0); or as many drawn of them with these chances, some of them twice."""
         self._go_to(seed, _ORDER, epoch, 0)
-        return np.random.Generator(self._philox).permutation(rows)
+        generator = np.random.Generator(self._philox)
+        return generator.permutation(rows) if chances is None else generator.choice(rows, len(rows), p=chances)
 
     def views(self, seed: int, epoch: int, size: int, number: int) -> np.ndarray:
         """(size,) int64: which of `number` views each sample of an epoch is seen in, in the order of that epoch."""

@@ -17,8 +17,8 @@ from itertools import pairwise
 import numpy as np
 from torch import nn
 
+from stages.train.answering import one_thread
 from stages.train.features import Features
-from stages.train.loop import one_thread
 from stages.train.population.block import Block
 from stages.train.population.members import Member, Outcome, Plan, check
 from stages.train.population.minibatch import Held, Source, source_of
@@ -93,9 +93,10 @@ def _blocks(members: Sequence[Member], plan: Plan, processes: int) -> list[list[
     """
     if not members:
         return []
-    size = plan.together or together(members[0].head, plan.device)
+    size = 1 if plan.alone else plan.together or together(members[0].head, plan.device)
     order = sorted(range(len(members)), key=lambda i: (members[i].epochs, len(members[i].rows)))
     number = -(-len(members) // size)
-    number = min(-(-number // processes) * processes, len(members))
+    if plan.together is None:
+        number = min(-(-number // processes) * processes, len(members))
     edges = [len(members) * i // number for i in range(number + 1)]
     return [order[start:end] for start, end in pairwise(edges)]

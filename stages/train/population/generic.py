@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,28 @@ from stages.train.population.masks import BatchMasks
 from stages.train.population.stack import Stack
 
 
+class Answer(NamedTuple):
+    """What P heads say of B samples each, as `HeadOutput` has it, with P in front of each shape."""
+
+    logits: Tensor
+    penalty: Tensor | None = None
+    answers: Tensor | None = None
+    shares: Tensor | None = None
+
+
 class Generic:
     """P heads of any kind.
 
     Args:
         head: one of them, for its layers; it is not changed.
+        alone: P is 1, and the head need not be such that torch.func can map it.
 
     Raises:
         SettingError: it has a random layer other than nn.Dropout.
     """
 
-    def __init__(self, head: nn.Module) -> None:
-        self._head = copy.deepcopy(head)
+    def __init__(self, head: nn.Module, alone: bool = False) -> None:
+        self._head, self._alone = copy.deepcopy(head), alone
         self._tape = _Tape()
         for name, layer in [*self._head.named_modules(remove_duplicate=False)]:
             if type(layer) is nn.Dropout:
@@ -35,8 +46,8 @@ class Generic:
                 raise SettingError(f"{name} of the head is a {type(layer).__name__}; populations take nn.Dropout only")
         self._shapes: dict[tuple[int, ...], list[tuple[tuple[int, ...], float]]] = {}
 
-    def logits(self, stack: Stack, batch: HeadBatch, masks: BatchMasks | None) -> tuple[Tensor, list[Tensor]]:
-        """Logits (P, B, K), and the parameters that autograd can go back to, in the order of `stack.parameters`.
+    def answer(self, stack: Stack, batch: HeadBatch, masks: BatchMasks | None) -> tuple[Answer, list[Tensor]]:
+        """What the heads say, and the parameters that autograd can go back to, in the order of `stack.parameters`.
 
         Args:
             stack: parameters and buffers; running statistics are moved in training.
@@ -48,10 +59,11 @@ class Generic:
         training = masks is not None
         leaves = {name: value.detach().requires_grad_(training) for name, value in stack.parameters.items()}
 
-        def one(state: dict[str, Tensor], parts: Sequence[Tensor], given: Sequence[Tensor]) -> Tensor:
+        def one(state: dict[str, Tensor], parts: Sequence[Tensor], given: Sequence[Tensor]) -> dict[str, Tensor]:
             self._tape.play(given)
             whole = HeadBatch.of_parts(dict(zip(names, parts, strict=True)))
-            return functional_call(self._head, state, (whole,)).logits
+            said = functional_call(self._head, state, (whole,))
+            return {name: value for name in Answer._fields if (value := getattr(said, name)) is not None}
 
         given: tuple[Tensor, ...] = ()
         if masks is not None:
@@ -64,8 +76,14 @@ class Generic:
                 for layer, (shape, rate) in enumerate(shapes)
             )
         with torch.set_grad_enabled(training):
-            out = vmap(one)({**leaves, **stack.buffers}, tensors, given)
-        return out, list(leaves.values())
+            state = {**leaves, **stack.buffers}
+            if self._alone:
+                first = {name: tensor[0] for name, tensor in state.items()}
+                found = one(first, [tensor[0] for tensor in tensors], [mask[0] for mask in given])
+                found = {name: tensor.unsqueeze(0) for name, tensor in found.items()}
+            else:
+                found = vmap(one)(state, tensors, given)
+        return Answer(**found), list(leaves.values())
 
     def _dropouts(
         self, stack: Stack, names: Sequence[str], tensors: Sequence[Tensor]

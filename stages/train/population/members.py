@@ -13,7 +13,7 @@ from stages.errors import DataError, SettingError
 from stages.finetune.settings import ScheduleSettings
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Maps logits (..., B, K) and targets (..., B) or (..., B, K) to the loss of each sample, (..., B). To be trained in
+"""Maps logits (..., K) and targets (...) or (..., K) to the loss of each, (...). To be trained in
 other processes it must be a function at the top level of a module."""
 
 
@@ -32,6 +32,10 @@ class Member:
         judged: positions of samples that are not trained on. Where there are any, the loss on them is taken after each
             epoch, and the parameters of the epoch where it was least are what the head has in the end.
         patience: training ends after so many epochs without a new least loss on `judged`; None: it does not.
+        weights: float32 (n,), what the loss of each of the n samples is multiplied by; None: by 1. Losses on `judged`
+            are not.
+        chances: float64, one for each of `rows`: an epoch draws as many samples as there are rows, each with this
+            probability, so that some are seen twice and others not; None: it sees each once.
     """
 
     head: nn.Module
@@ -43,6 +47,8 @@ class Member:
     weight_decay: float = 0.0
     judged: np.ndarray | None = None
     patience: int | None = None
+    weights: np.ndarray | None = None
+    chances: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,10 @@ class Plan:
         momentum: of `sgd`.
         loss: None: cross entropy of the class (int64 targets).
         device: of torch.
-        together: members that are trained at once; None: by the size of a head, see `engine.together`.
+        together: members that are trained at once, whatever the number of processes, so that results do not depend on
+            it; None: by the size of a head and the number of processes, see `engine.together`.
         generic: stack every head by `torch.func`, also those that have a stacked form: to compare.
+        alone: the heads cannot be stacked, so one is trained after the other.
     """
 
     batch_size: int = 32
@@ -66,6 +74,7 @@ class Plan:
     device: str = "cpu"
     together: int | None = None
     generic: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,12 @@ def check(members: Sequence[Member], samples: int) -> None:
             raise SettingError(
                 f"population: head {number} has epochs {member.epochs}, seed {member.seed}, patience "
                 f"{member.patience}; use at least 1 epoch, a seed of 0 or more, and patience of 1 or more"
+            )
+        if member.weights is not None and len(member.weights) != samples:
+            raise SettingError(f"population: head {number} has {len(member.weights)} weights of {samples} samples")
+        if member.chances is not None and len(member.chances) != len(member.rows):
+            raise SettingError(
+                f"population: head {number} has {len(member.chances)} chances of {len(member.rows)} training samples"
             )
         if member.patience is not None and member.judged is None:
             raise SettingError(f"population: head {number} has patience and nothing to judge it by; give judged rows")

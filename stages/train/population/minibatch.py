@@ -7,8 +7,8 @@ differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -17,7 +17,11 @@ import torch
 from torch import Tensor
 
 from stages.heads.batch import HeadBatch
-from stages.train.features import Features
+from stages.train.features import BATCH_BYTES, Features
+from stages.train.inputs import InputRows, Level, LevelName, padded, read_once, sample_bytes
+
+STEP_BYTES = 256 << 20
+"""Of the inputs of frames or persons in a step of all members that are trained at once."""
 
 
 class Cut(NamedTuple):
@@ -42,17 +46,24 @@ class Source(Protocol):
     Attributes:
         counts: int64 (n,), faces of each sample.
         views: how many views each has.
+        inputs, levels: what else heads read, see `Features`.
     """
 
     counts: np.ndarray
     views: int
+    inputs: Mapping[str, InputRows]
+    levels: Mapping[LevelName, Level]
 
     def cut(self, samples: np.ndarray, views: np.ndarray | None) -> Cut:
         """Tables for samples at these positions (k,), in the views with these numbers (k,); None: plain."""
         ...
 
-    def padded(self, samples: np.ndarray, views: np.ndarray | None) -> HeadBatch:
-        """The batch of samples (P, B) in views (P, B), each of its tensors with P and B in front."""
+    def padded(self, samples: np.ndarray, views: np.ndarray | None, frames: np.ndarray | None = None) -> HeadBatch:
+        """The batch of samples (P, B) in views (P, B), each of its tensors with P and B in front.
+
+        Args:
+            frames: (P, B, T) which of a sample's frames are in it; None: those that answers are made of.
+        """
         ...
 
 
@@ -66,6 +77,7 @@ class Held:
         global_: (V * n, G) float32.
         views: V.
         device: of torch.
+        inputs, levels: as in `Features`, rows in memory.
     """
 
     def __init__(
@@ -76,8 +88,12 @@ class Held:
         global_: np.ndarray,
         views: int = 1,
         device: str = "cpu",
+        inputs: Mapping[str, InputRows] | None = None,
+        levels: Mapping[LevelName, Level] | None = None,
     ) -> None:
         self.arrays, self.views = (faces, offsets, boxes, global_), views
+        self.inputs, self.levels = inputs or {}, levels or {}
+        self._tables = {name: _tensor(np.asarray(one.rows)).to(device) for name, one in self.inputs.items()}
         self.counts, self._offsets = np.diff(offsets), offsets
         self._faces, self._boxes, self._global = (_tensor(a).to(device) for a in (faces, boxes, global_))
         if not len(self._faces):  # rows to point at where a minibatch has no face
@@ -90,7 +106,7 @@ class Held:
             first, row = first + views * int(self._offsets[-1]), row + views * len(self.counts)
         return Cut(self._faces, first, self._global, row)
 
-    def padded(self, samples: np.ndarray, views: np.ndarray | None) -> HeadBatch:
+    def padded(self, samples: np.ndarray, views: np.ndarray | None, frames: np.ndarray | None = None) -> HeadBatch:
         """See `Source`."""
         cut = self.cut(samples, views)
         counts = self.counts[samples]
@@ -98,24 +114,32 @@ class Held:
         mask = column < counts[..., None]  # (P, B, N)
         index, plain = (np.where(mask, f[..., None] + column, 0) for f in (cut.first, self._offsets[samples]))
         real = torch.from_numpy(mask).to(self._faces.device)
+        inputs, masks = padded(self.levels, self.inputs, self._rows, samples, views, frames)
         return HeadBatch(
             faces=_take(self._faces, index) * real[..., None],
             face_mask=real,
             boxes=_take(self._boxes, plain) * real[..., None],
             global_=_take(self._global, cut.row),
+            inputs=inputs,
+            masks=masks,
         )
+
+    def _rows(self, name: str, index: np.ndarray) -> Tensor:
+        return _take(self._tables[name], index)
 
 
 class Streamed:
     """Features that are read for each minibatch, such as those that do not fit in memory.
 
-    Each sample is read once for all the members that see it in a step.
+    Each sample is read once for all the members that see it in a step, and each row of its inputs.
 
     Args:
-        batch: gives samples at positions (k,) in views (k,) or the plain one as a padded batch: `Features.batch`.
+        batch: gives samples at positions (k,) in views (k,) or the plain one as a padded batch: `Features.batch`, of
+            features without inputs.
         counts: int64 (n,), faces of each sample.
         views: how many views each has.
         device: of torch.
+        inputs, levels: as in `Features`.
     """
 
     def __init__(
@@ -124,8 +148,11 @@ class Streamed:
         counts: np.ndarray,
         views: int = 1,
         device: str = "cpu",
+        inputs: Mapping[str, InputRows] | None = None,
+        levels: Mapping[LevelName, Level] | None = None,
     ) -> None:
         self.batch, self.counts, self.views, self._device = batch, counts, views, device
+        self.inputs, self.levels = inputs or {}, levels or {}
 
     def cut(self, samples: np.ndarray, views: np.ndarray | None) -> Cut:
         """See `Source`."""
@@ -135,11 +162,14 @@ class Streamed:
             faces = faces.new_zeros(1, faces.shape[1])
         return Cut(faces.to(self._device), (np.cumsum(counts) - counts)[which], batch.global_.to(self._device), which)
 
-    def padded(self, samples: np.ndarray, views: np.ndarray | None) -> HeadBatch:
+    def padded(self, samples: np.ndarray, views: np.ndarray | None, frames: np.ndarray | None = None) -> HeadBatch:
         """See `Source`."""
         batch, which, _ = self._read(samples.reshape(-1), None if views is None else views.reshape(-1))
         which = which.reshape(samples.shape)
-        return HeadBatch.of_parts({name: _take(t.to(self._device), which) for name, t in batch.parts().items()})
+        whole = HeadBatch.of_parts({name: _take(t.to(self._device), which) for name, t in batch.parts().items()})
+        read = read_once(self.inputs, self._device)
+        inputs, masks = padded(self.levels, self.inputs, read, samples, views, frames)
+        return replace(whole, inputs=inputs, masks=masks)
 
     def _read(self, samples: np.ndarray, views: np.ndarray | None) -> tuple[HeadBatch, np.ndarray, np.ndarray]:
         """Every sample and view once, which of them each is, and their counts."""
@@ -153,10 +183,27 @@ def source_of(features: Features | Source, device: str = "cpu") -> Source:
     """How minibatches are taken from features: from memory where they are held there, else from the store."""
     if not isinstance(features, Features):
         return features
-    if isinstance(features.faces, np.ndarray) and isinstance(features.global_, np.ndarray):
+    others = features.inputs, features.levels
+    held = all(isinstance(one.rows, np.ndarray) for one in features.inputs.values())
+    if held and isinstance(features.faces, np.ndarray) and isinstance(features.global_, np.ndarray):
         tables = (features.faces, features.offsets, features.boxes, features.global_)
-        return Held(*tables, features.views, device)
-    return Streamed(features.batch, np.diff(features.offsets), features.views, device)
+        return Held(*tables, features.views, device, *others)
+    batch = replace(features, inputs={}, levels={}).batch
+    return Streamed(batch, np.diff(features.offsets), features.views, device, *others)
+
+
+def judged_at_once(source: Source, members: int, most: int) -> int:
+    """How many samples of each of so many members to judge at once, at most `most`: such that the inputs of frames and
+    persons take no more than `BATCH_BYTES`, if one sample does not."""
+    each = sample_bytes(source.levels, source.inputs, training=False) * members
+    return max(min(most, BATCH_BYTES // each), 1) if each else most
+
+
+def trained_at_once(source: Source, batch_size: int, most: int) -> int:
+    """How many members to train at once, at most `most`: such that the inputs of their minibatches take no more than
+    `STEP_BYTES`, if one member's do not."""
+    each = sample_bytes(source.levels, source.inputs, training=True) * batch_size
+    return max(min(most, STEP_BYTES // each), 1) if each else most
 
 
 @dataclass(frozen=True)

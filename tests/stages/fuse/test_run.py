@@ -256,3 +256,32 @@ def test_a_member_that_has_seen_what_is_judged_is_refused(artifacts: Path) -> No
         run(settings, artifacts, "val")
     assert (artifacts / "predictions" / "fused" / "e.csv").read_bytes() == before
     assert run(settings, artifacts, "train")[0].seen.tolist() == [True, False, False, True, True, False]
+
+
+def of_several(name: str, scores: np.ndarray) -> Predictions:
+    return replace(member(name, len(scores)), probabilities=scores, several=True)
+
+
+def test_scores_of_several_labels_have_a_mean_that_need_not_sum_to_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ones = [of_several(name, rng.random((6, 3)) * share) for name, share in zip(MEMBERS[:3], (1, 1, 0.1), strict=True)]
+    for one in ones:
+        predictions.write(tmp_path / "predictions" / "heads" / f"{one.name}.csv", one)
+    [fused] = fuse(tmp_path, mix={"members": ["a", "b"], "weights": [3, 1]})
+    by_hand = 0.375 * (ones[0].probabilities + ones[1].probabilities) + 0.25 * ones[2].probabilities
+    np.testing.assert_allclose(fused.probabilities, by_hand, atol=1e-12)
+    written = predictions.read(tmp_path / "predictions" / "fused" / "mix.csv")
+    assert fused.several
+    assert written.several
+    assert (written.probabilities == fused.probabilities).all()
+    full = [of_several(name, np.ones((6, 3))) for name in MEMBERS[:3]]
+    assert mean_of("e", full, [0.1, 0.2, 0.4]).probabilities == pytest.approx(1)
+    zero = [of_several(name, np.zeros((6, 3))) for name in MEMBERS[:2]]
+    assert (mean_of("e", zero, [1, 1]).probabilities == 0).all()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_members_of_several_labels_and_of_one_have_no_mean(first: bool) -> None:
+    pair = [of_several("a-s0", np.full((6, 3), 0.5)), HEADS[2]]
+    with pytest.raises(DataError, match=r"'e': a-s0 answers with several labels and b-s0 with one: .* fuse them apart"):
+        mean_of("e", pair if first else pair[::-1], [1, 1])

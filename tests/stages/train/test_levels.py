@@ -13,8 +13,8 @@ from stages import predictions
 from stages.errors import DataError, SettingError
 from stages.heads import registry
 from stages.ledger import Ledger
+from stages.train.answering import infer
 from stages.train.features import gather
-from stages.train.loop import infer
 from stages.train.models import load
 from stages.train.run import run
 from stages.train.settings import TrainSettings

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 from stages import predictions
 from stages.errors import DataError, KuleshovError, MissingInputError
 from stages.ledger import Ledger
+from stages.train.answering import infer
 from stages.train.features import gather
-from stages.train.loop import infer
 from stages.train.models import load, save_ensemble, save_head
 from stages.train.run import run
 
@@ -40,7 +40,12 @@ def folder(trained: Path) -> Path:
 def test_a_loaded_model_gives_the_same_probabilities(populated: Any, trained: Path, name: str) -> None:
     ensemble = load(trained / "models" / "heads" / f"{name}-s0")
     [model] = ensemble.members
-    assert (ensemble.name, ensemble.weights, model.seed, model.dims) == (f"{name}-s0", (1.0,), 0, (6, 5))
+    assert (ensemble.name, ensemble.weights, model.seed, (model.shapes.faces, model.shapes.global_)) == (
+        f"{name}-s0",
+        (1.0,),
+        0,
+        (6, 5),
+    )
     inputs = populated.inputs()
     blocks = ([inputs.plans["resnet29"].blocks["embedding"]], [inputs.plans["effnet_lite0"].blocks["pooled"]])
     features = gather(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from stages.heads.batch import HeadBatch
 from stages.index.manifest import Sample
+from stages.train.answering import one_thread
 from stages.train.features import Features
-from stages.train.loop import one_thread
 
 ORDER, VIEWS, DROPOUT = 1, 2, 3
 

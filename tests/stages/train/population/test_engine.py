@@ -15,8 +15,8 @@ from stages.errors import DataError, SettingError
 from stages.finetune.settings import ScheduleSettings
 from stages.heads.gupta2018 import GuptaHead
 from stages.ledger import Ledger
+from stages.train.answering import infer
 from stages.train.features import Features, gather
-from stages.train.loop import infer
 from stages.train.population import block, engine, segments
 from stages.train.population.engine import train_population
 from stages.train.population.members import Member, Outcome, Plan

@@ -1,0 +1,132 @@
+"""Which candidate of a grid a head is: the best on samples that it was not trained on and that are not reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
+
+from stages.errors import SettingError
+from stages.tables import write_csv
+from stages.train.settings import ChooseSettings
+
+OWN_COLUMNS = ("candidate", "score", "sd", "loss", "runs", "n", "chosen")
+
+
+@dataclass
+class Tried:
+    """A candidate and how it did.
+
+    Attributes:
+        values: what it sets.
+        scores, losses: of each run: a seed, or a seed and fold; NaN where training broke down.
+        counts: samples that each run was judged by.
+    """
+
+    values: dict[str, Any]
+    scores: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        """The mean of the runs, NaN if one of them broke down."""
+        return float(np.mean(self.scores))
+
+    @property
+    def deviation(self) -> float | None:
+        """Of the runs' scores; None for one run."""
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What became of a head's grid.
+
+    Attributes:
+        tried: every candidate.
+        best: the number of the one that the head is.
+        score: what they were compared by.
+        where: the samples they were judged by, for people.
+    """
+
+    tried: list[Tried]
+    best: int
+    score: str
+    where: str
+
+
+def score_name(settings: ChooseSettings, several: bool) -> str:
+    """The score that `auto` stands for.
+
+    Raises:
+        SettingError: it is not one of samples of several labels.
+    """
+    if several and settings.score not in ("auto", "loss"):
+        raise SettingError(
+            f"train.choose.score is {settings.score}, and a head with a grid is trained on several labels: use auto or "
+            "loss"
+        )
+    return ("mean average precision" if several else "accuracy") if settings.score == "auto" else settings.score
+
+
+def judge(score: str, answers: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Score and loss of answers.
+
+    Args:
+        score: of `score_name`.
+        answers: float64 (n, K) probabilities, or scores in [0, 1] of several labels.
+        targets: (n,) int64 classes, or (n, K) 0 and 1.
+    """
+    if not np.isfinite(answers).all():
+        return math.nan, math.nan
+    if targets.ndim == 2:
+        clear = np.clip(answers, 1e-12, 1 - 1e-12)
+        loss = float(-(targets * np.log(clear) + (1 - targets) * np.log1p(-clear)).mean())
+        held = np.flatnonzero(targets.any(0))
+        found = [average_precision_score(targets[:, k], answers[:, k]) for k in held]
+        return (loss if score == "loss" else float(np.mean(found))), loss
+    loss = float(-np.log(np.clip(answers[np.arange(len(targets)), targets], 1e-12, None)).mean())
+    predicted = answers.argmax(1)
+    if score == "loss":
+        return loss, loss
+    if score == "balanced_accuracy":
+        return float(balanced_accuracy_score(targets, predicted)), loss
+    if score == "macro_f1":
+        f1 = f1_score(targets, predicted, average="macro", labels=np.unique(targets))
+        return float(f1), loss
+    return float((predicted == targets).mean()), loss
+
+
+def best_of(head: str, tried: Sequence[Tried], score: str) -> int:
+    """The number of the best candidate; see `ChooseSettings.score`.
+
+    Raises:
+        SettingError: training broke down for every candidate.
+    """
+    sign = 1 if score == "loss" else -1
+    good = [i for i, one in enumerate(tried) if math.isfinite(one.score)]
+    if not good:
+        raise SettingError(f"train.heads.{head}.grid: the loss of every candidate is NaN or infinite; lower its rates")
+    return min(good, key=lambda i: (sign * tried[i].score, float(np.mean(tried[i].losses)), i))
+
+
+def write(path: Path, choice: Choice) -> None:
+    """Write the candidates of a head: what each sets, its mean score and loss, their deviation, and how many runs and
+    samples these are of."""
+    keys = [*choice.tried[0].values]
+
+    def row(number: int, one: Tried) -> tuple[str, ...]:
+        found = (one.score, one.deviation, float(np.mean(one.losses)))
+        numbers = ("" if value is None else f"{value:.6g}" for value in found)
+        set_to = (str(one.values[key]) for key in keys)
+        chosen = "yes" if number == choice.best else ""
+        return (str(number), *set_to, *numbers, str(len(one.scores)), str(sum(one.counts)), chosen)
+
+    columns = (OWN_COLUMNS[0], *keys, *OWN_COLUMNS[1:])
+    write_csv(path, columns, (row(number, one) for number, one in enumerate(choice.tried)))

@@ -1,0 +1,41 @@
+"""Training samples that are not apart from those that heads are judged by: of the same group, or the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from stages.errors import DataError
+from stages.index.manifest import Sample
+
+
+def overlapping(samples: Sequence[Sample], judged: Collection[str]) -> dict[str, str]:
+    """Sample id -> what is shared, of the samples of split train that share a group or their content with a labelled
+    sample of the judged splits."""
+    theirs = {(what, value): s for s in samples if s.split in judged and s.labels for what, value in _named(s)}
+    found: dict[str, str] = {}
+    for sample in samples:
+        for what, value in _named(sample) if sample.split == "train" and sample.labels else ():
+            if (other := theirs.get((what, value))) is not None:
+                said = f"group {value!r}" if what == "group" else "the file's content"
+                found[sample.sample_id] = f"{said} with {other.sample_id} of split {other.split}"
+                break
+    return found
+
+
+def require_none(found: dict[str, str]) -> None:
+    """Refuse to train on what heads are judged by.
+
+    Raises:
+        DataError: names how many samples there are, and the first.
+    """
+    if found:
+        first = min(found)
+        raise DataError(
+            f"{len(found)} samples of split train are not apart from those that heads are judged by: {first} shares "
+            f"{found[first]}; take them out of one of the splits, or set train.overlap to leave_out"
+        )
+
+
+def _named(sample: Sample) -> list[tuple[str, str]]:
+    group = [("group", sample.group)] if sample.group else []
+    return [*group, ("content", sample.content)]

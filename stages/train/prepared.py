@@ -1,0 +1,186 @@
+"""What heads of the same blocks share: features, classes, splits, and which samples may be trained on or judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cache.keys import PLAIN, BlockSpec
+from stages.errors import DataError
+from stages.extract.views import FLIP
+from stages.extract.views import names as view_names
+from stages.heads.losses import targets_of
+from stages.heads.registry import Shapes
+from stages.index.manifest import Sample
+from stages.ledger import Ledger
+from stages.train.features import Features, gather
+from stages.train.held_out import SeenBlocks
+from stages.train.rows import Scale, chunks
+from stages.train.settings import HeadSettings
+from stages.train.sources import Inputs
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Of n samples.
+
+    Attributes:
+        features: standardized where the settings say so; all views, the plain one first.
+        mirrored: number of the mirrored view; None: there is none.
+        scales: what they were standardized with; mean 0 and deviation 1 where they were not.
+        labels: (n,) int64; -1 for a sample with no label or with several.
+        splits: (n,) str.
+        rows: positions of the training samples: of those that a loss takes (see `trainable`) the ones of split train.
+        seen: (n,) bool, which samples a fine-tune behind the features has seen.
+    """
+
+    features: Features
+    mirrored: int | None
+    scales: tuple[Scale, Scale]
+    labels: np.ndarray
+    splits: np.ndarray
+    rows: np.ndarray
+    seen: np.ndarray
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of what a head is given."""
+        return Shapes(self.features.faces.shape[1], self.features.global_.shape[1])
+
+    def of_split(self, split: str, several: bool) -> np.ndarray:
+        """Positions of the samples of a split that can be judged, and that no fine-tune has seen."""
+        known = self.labelled(several)
+        return np.flatnonzero((self.splits == split) & known & ~self.seen)
+
+    def labelled(self, several: bool) -> np.ndarray:
+        """(n,) bool: of one label; with `several`, of any."""
+        if not several:
+            return self.labels >= 0
+        return np.fromiter((bool(s.labels) for s in self.features.samples), np.bool_, len(self.features))
+
+
+def shared(head: HeadSettings) -> tuple[object, ...]:
+    """The settings on which a head's features depend."""
+    inputs = tuple(sorted(head.inputs.items()))
+    frames = (head.frames.train, head.frames.answer) if head.inputs else ()
+    both = head.views == "drawn", head.answer == "mirrored"
+    return head.faces, head.global_, inputs, frames, head.max_faces, head.standardize, both, head.loss.several
+
+
+def prepare(
+    inputs: Inputs,
+    head: HeadSettings,
+    blocks: Mapping[str, BlockSpec],
+    seen: SeenBlocks,
+    classes: Sequence[str],
+    left_out: Collection[str],
+    ledger: Ledger,
+    held_bytes: int,
+) -> Prepared:
+    """Read a head's features; samples that lack one, or have one that is no number, go to the ledger.
+
+    Args:
+        left_out: sample ids of split train that are not trained on.
+        held_bytes: see `gather`.
+
+    Raises:
+        DataError: fewer than two classes in the training split, or no face where a head reads nothing else.
+        MissingInputError: see `gather`.
+    """
+    features = _gather(inputs, head, blocks, inputs.manifest.samples, ledger, held_bytes)
+    bad = not_finite(features)
+    if len(bad):
+        for row in bad:
+            detail = "a feature is NaN or infinite; extract or import it again"
+            ledger.record(features.samples[row].sample_id, "no_number", detail)
+        lost = {features.samples[row].sample_id for row in bad}
+        rest = [s for s in features.samples if s.sample_id not in lost]
+        if not rest:
+            raise DataError(f"every sample has a feature that is NaN or infinite, first {min(lost)}; extract it again")
+        features = _gather(inputs, head, blocks, rest, Ledger("train"), held_bytes)
+    labels = np.array([_class(s.labels, classes) for s in features.samples], np.int64)
+    splits = np.array([s.split for s in features.samples])
+    known = targets_of([s.labels for s in features.samples], classes, head.loss)
+    taken = known >= 0 if known.ndim == 1 else known.any(1)
+    allowed = np.fromiter((s.sample_id not in left_out for s in features.samples), np.bool_, len(features))
+    rows = np.flatnonzero((splits == "train") & taken & allowed)
+    need_two_classes({name for i in rows for name in features.samples[i].labels}, "features")
+    if head.faces and not head.global_ and not head.inputs and not np.diff(features.offsets)[rows].any():
+        raise DataError(f"the training split has no face, and {head.kind} reads nothing else: use a head of photos")
+    scales = features.scales(rows) if head.standardize else _no_scales(features)
+    views = _views(inputs, head)
+    return Prepared(
+        features.scaled(*scales),
+        views.index(FLIP) if FLIP in views else None,
+        scales,
+        labels,
+        splits,
+        rows,
+        seen.rows(head, features.samples),
+    )
+
+
+def need_two_classes(found: Collection[str], of_what: str) -> None:
+    """Refuse to train on one class.
+
+    Raises:
+        DataError: names it.
+    """
+    if len(found) < 2:
+        names = ", ".join(sorted(found)) or "none"
+        raise DataError(f"the training split has {of_what} of fewer than two classes ({names}): label more samples")
+
+
+def not_finite(features: Features) -> np.ndarray:
+    """Positions of the samples with a feature that is NaN or infinite, in any view, ascending."""
+    bad = np.zeros(len(features), np.bool_)
+    owner = np.repeat(np.arange(len(features)), np.diff(features.offsets))
+    for table, of in ((features.faces, owner), (features.global_, np.arange(len(features)))):
+        of = np.tile(of, features.views)
+        for part in chunks(len(of), table.shape[1]):
+            bad[of[part][~np.isfinite(table[part]).all(1)]] = True
+    return np.flatnonzero(bad)
+
+
+def plain(features: Features) -> Features:
+    """The same with the plain view alone, for training that draws none."""
+    return replace(features, views=1)
+
+
+def _gather(
+    inputs: Inputs,
+    head: HeadSettings,
+    blocks: Mapping[str, BlockSpec],
+    samples: Sequence[Sample],
+    ledger: Ledger,
+    held_bytes: int,
+) -> Features:
+    return gather(
+        samples,
+        inputs.store,
+        inputs.detections,
+        [blocks[name] for name in head.faces],
+        [blocks[name] for name in head.global_],
+        max_faces=head.max_faces,
+        ledger=ledger,
+        views=_views(inputs, head),
+        held_bytes=held_bytes,
+    )
+
+
+def _views(inputs: Inputs, head: HeadSettings) -> tuple[str, ...]:
+    """Names of the views that a head needs, the plain one first."""
+    if head.views == "drawn":
+        return view_names(inputs.extract.views)
+    return (PLAIN, FLIP) if head.answer == "mirrored" else (PLAIN,)
+
+
+def _class(labels: tuple[str, ...], classes: Sequence[str]) -> int:
+    return classes.index(labels[0]) if len(labels) == 1 else -1
+
+
+def _no_scales(features: Features) -> tuple[Scale, Scale]:
+    f, g = features.faces.shape[1], features.global_.shape[1]
+    return (np.zeros(f, np.float32), np.ones(f, np.float32)), (np.zeros(g, np.float32), np.ones(g, np.float32))

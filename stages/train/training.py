@@ -1,0 +1,264 @@
+"""Heads that are to be trained, in populations: those that can be stacked are trained together.
+
+Large grids do not fit in memory as modules: jobs are trained some at a time, and handed on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from stages.errors import SettingError
+from stages.finetune.batch import cut
+from stages.finetune.settings import ScheduleSettings
+from stages.heads import registry
+from stages.heads.losses import chances, loss_of, sample_weights, targets_of
+from stages.train.models import build_head
+from stages.train.population.engine import together, train_population
+from stages.train.population.members import Member, Outcome, Plan
+from stages.train.population.processes import Processes
+from stages.train.prepared import Prepared, plain
+from stages.train.settings import HeadSettings
+from stages.train.starts import HeadStart
+
+PARAMETERS = 1 << 26
+"""Of all heads that are in memory at once; of one candidate's seeds all are."""
+
+PROBED = 8
+"""Steps that tell how long training will take."""
+
+MANY_SECONDS = 20.0
+"""Training that takes longer is worth the two to four seconds that other processes need to start."""
+
+_SURELY_QUICK = 500_000
+"""Samples that all heads together see in less than that, unless they read pictures."""
+
+_SHARES = 4
+"""In how many blocks a population is cut at least, so that it can be shared out. The blocks are the same for every
+number of processes: who is trained beside a member changes its last digits."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One head to train.
+
+    Attributes:
+        head: its name.
+        candidate: its number in the head's grid, from 0.
+        settings: the candidate's.
+        seed: of its weights, shuffles, views and dropout.
+        ready: its features.
+        rows: positions of its training samples.
+        held_out: positions of the samples that it is to answer, if not all.
+        start: what it starts from; None: weights of its own.
+    """
+
+    head: str
+    candidate: int
+    settings: HeadSettings
+    seed: int
+    ready: Prepared
+    rows: np.ndarray
+    held_out: np.ndarray | None = None
+    start: HeadStart | None = None
+
+
+class Trained(NamedTuple):
+    """A job that is done: its head, in eval mode, and its losses."""
+
+    job: Job
+    module: nn.Module
+    outcome: Outcome
+
+
+def schedule_of(head: HeadSettings) -> tuple[int, ScheduleSettings]:
+    """Epochs, and how the learning rate falls: as its paper has it where the settings leave it open."""
+    module, variant = registry.find(head.kind)
+    paper = module.SCHEDULES[variant]
+    steps = ScheduleSettings(kind="steps", every=head.step or paper["step"], gamma=head.gamma)
+    if head.gamma == 1:
+        steps = ScheduleSettings()
+    return head.epochs or paper["epochs"], head.schedule or steps
+
+
+def train_jobs(
+    jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", "cuda"], processes: Processes
+) -> Iterator[Trained]:
+    """Train every job; those of one candidate follow each other.
+
+    Raises:
+        SettingError: a head is given what it cannot read.
+        TrainingProcessError: a process died.
+    """
+    for _, some in groupby(sorted(jobs, key=_kind), key=_kind):
+        ordered = sorted(some, key=lambda job: (job.head, job.candidate))
+        for part in _parts(ordered, classes):
+            yield from _train(part, classes, device, processes)
+
+
+def seconds(jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", "cuda"]) -> float:
+    """About how long `train_jobs` will take in one process, from some steps of each kind of head."""
+    total = 0.0
+    for _, group in groupby(sorted(jobs, key=_kind), key=_kind):
+        some = list(group)
+        asked = sum(schedule_of(job.settings)[0] * len(cut(job.rows, job.settings.batch_size)) for job in some)
+        few = some[: _together(some, classes, device)]
+        size = few[0].settings.batch_size
+        short = [
+            replace(job, rows=job.rows[: PROBED * size], settings=job.settings.model_copy(update={"epochs": 1}))
+            for job in few
+        ]
+        done = sum(len(cut(job.rows, size)) for job in short)
+        for last in (False, True):  # the first time loads what later ones find loaded
+            start = time.perf_counter()
+            with Processes(1) as alone:
+                _train(short, classes, device, alone)
+            if last or time.perf_counter() - start > 1:
+                total += (time.perf_counter() - start) * asked / done
+                break
+    return total
+
+
+def number_of_processes(
+    jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", "cuda"], asked: int | None
+) -> int:
+    """How many processes train: as many as are asked for, else one, and on a CPU as many as there are cores where one
+    would need more than `MANY_SECONDS`."""
+    if asked is not None or device != "cpu":
+        return asked or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    seen = sum(schedule_of(job.settings)[0] * len(job.rows) for job in jobs)  # samples, times epochs
+    if cores == 1 or len(jobs) == 1 or seen < _SURELY_QUICK:
+        return 1
+    return cores if seconds(jobs, classes, device) > MANY_SECONDS else 1
+
+
+def _kind(job: Job) -> tuple[str, ...]:
+    """What heads of one population have in common, as text, which can be sorted."""
+    settings = job.settings
+    parts = (
+        *(settings.kind, sorted(settings.options.items()), settings.dropout, settings.batch_size, settings.optimiser),
+        *(settings.momentum, settings.loss.model_dump_json(), settings.views, id(job.ready)),
+    )
+    return tuple(map(str, parts))
+
+
+def _parts(jobs: Sequence[Job], classes: Sequence[str]) -> Iterator[list[Job]]:
+    """Jobs of one kind in parts that fit in memory, those of one candidate in one part."""
+    size = max(_size(jobs[0], classes), 1)
+    part: list[Job] = []
+    for _, some in groupby(jobs, key=lambda job: (job.head, job.candidate)):
+        candidate = list(some)
+        if part and (len(part) + len(candidate)) * size > PARAMETERS:
+            yield part
+            part = []
+        part += candidate
+    yield part
+
+
+def _size(job: Job, classes: Sequence[str]) -> int:
+    """Parameters of its head."""
+    with torch.device("meta"):
+        head = build_head(job.settings, job.ready.shapes, len(classes))
+    return sum(parameter.numel() for parameter in head.parameters())
+
+
+def _together(jobs: Sequence[Job], classes: Sequence[str], device: str) -> int:
+    """How many are trained at once: fewer where there are few, so that several processes have something to do."""
+    module, variant = registry.find(jobs[0].settings.kind)
+    if variant in getattr(module, "ALONE", ()) or hasattr(module, "fit"):
+        return 1
+    with torch.device("meta"):
+        most = together(build_head(jobs[0].settings, jobs[0].ready.shapes, len(classes)), device)
+    return max(min(most, -(-len(jobs) // _SHARES)), min(most, 4)) if device == "cpu" else most
+
+
+def _train(
+    jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", "cuda"], processes: Processes
+) -> list[Trained]:
+    """Train jobs of one kind."""
+    modules = [_built(job, classes) for job in jobs]
+    first = jobs[0]
+    file, variant = registry.find(first.settings.kind)
+    if hasattr(file, "fit"):
+        fitted = zip(jobs, modules, strict=True)
+        return [Trained(job, module, _fitted(file, job, module, classes)) for job, module in fitted]
+    plan = Plan(
+        batch_size=first.settings.batch_size,
+        optimiser=first.settings.optimiser,
+        momentum=first.settings.momentum,
+        loss=loss_of(first.settings.loss),
+        device=device,
+        together=_together(jobs, classes, device),
+        alone=variant in getattr(file, "ALONE", ()),
+    )
+    features = first.ready.features if first.settings.views == "drawn" else plain(first.ready.features)
+    targets = targets_of([s.labels for s in features.samples], classes, first.settings.loss)
+    members = [_member(job, module, len(classes)) for job, module in zip(jobs, modules, strict=True)]
+    outcomes = train_population(members, features, targets, plan, processes)
+    return [Trained(*one) for one in zip(jobs, modules, outcomes, strict=True)]
+
+
+def _built(job: Job, classes: Sequence[str]) -> nn.Module:
+    torch.manual_seed(job.seed)
+    head = build_head(job.settings, job.ready.shapes, len(classes))
+    if job.start is not None:
+        job.start.fill(head)
+    return head
+
+
+def _member(job: Job, module: nn.Module, classes: int) -> Member:
+    settings, labels = job.settings, job.ready.labels
+    epochs, schedule = schedule_of(settings)
+    weights = None
+    if settings.class_weights == "balanced":
+        weights = np.ones(len(labels), np.float32)
+        weights[job.rows] = sample_weights(labels[job.rows], classes)
+    return Member(
+        head=module,
+        seed=job.seed,
+        learning_rate=settings.learning_rate,
+        rows=job.rows,
+        epochs=epochs,
+        schedule=schedule,
+        weight_decay=settings.weight_decay,
+        judged=job.ready.of_split("val", settings.loss.several) if settings.patience is not None else None,
+        patience=settings.patience,
+        weights=weights,
+        chances=chances(labels[job.rows], classes) if settings.sampling == "balanced" else None,
+    )
+
+
+def _fitted(file: object, job: Job, module: nn.Module, classes: Sequence[str]) -> Outcome:
+    """Train a head whose file has a way of its own."""
+    settings, labels = job.settings, job.ready.labels[job.rows]
+    weights = None
+    if settings.class_weights == "balanced":
+        weights = torch.from_numpy(sample_weights(labels, len(classes)))
+    options = registry.options_of(settings.kind, settings.options)
+    batch = plain(job.ready.features).batch(job.rows)
+    loss = file.fit(module, batch, torch.from_numpy(labels), weights, options, job.seed)  # pyright: ignore[reportAttributeAccessIssue]
+    return Outcome([loss], [], 0)
+
+
+def require_finite(trained: Trained) -> None:
+    """Refuse a head whose training did not go well.
+
+    Raises:
+        SettingError: names it and the epoch.
+    """
+    losses, job = trained.outcome.losses, trained.job
+    if not np.isfinite(losses).all():
+        epoch = int(np.argmin(np.isfinite(losses))) + 1
+        rate = f"learning_rate ({job.settings.learning_rate:g})"
+        raise SettingError(
+            f"train.heads: the loss of {job.head}-s{job.seed} is {losses[epoch - 1]} in epoch {epoch}; lower its {rate}"
+        )
