@@ -18,7 +18,7 @@ def with_head(name: str, settings: FinetuneSettings, head: str, heads: Mapping[s
     """The settings of fine-tune `name` with this head, in the place of the one they may have.
 
     Args:
-        head: a name of `heads`, whose kind and dropout are taken; or `FILE:VARIANT` of `stages/heads/`.
+        head: a name of `heads`, whose kind, dropout and options are taken; or `FILE:VARIANT` of `stages/heads/`.
         heads: `train.heads`.
 
     Raises:
@@ -27,7 +27,8 @@ def with_head(name: str, settings: FinetuneSettings, head: str, heads: Mapping[s
     from stages.heads import registry
 
     if head in heads:
-        choice = HeadChoice(kind=heads[head].kind, dropout=heads[head].dropout)
+        one = heads[head]
+        choice = HeadChoice(kind=one.kind, dropout=one.dropout, options=one.options)
     elif head in registry.names():
         choice = HeadChoice(kind=head)
     else:

@@ -79,6 +79,7 @@ def _finetunes(known: Mapping[str, FinetuneSettings]) -> tuple[dict[str, str], d
         length = f"{one.epochs} epochs" if one.epochs is not None else f"{one.iterations} steps"
         how = f"preset {one.preset}, " if one.preset else ""
         nets = " and ".join(f"{net.backbone} from {net.start}" for net in one.networks.values())
+        nets = nets or f"crops as {one.backbone} sees them"
         head = f", head {one.head.kind}" if one.head is not None else ""
         folds = f", {one.folds} folds" if one.folds is not None else ""
         said[name] = f"{how}{nets}{head}, {length}, learning rate {one.learning_rate:g}, seed {one.seed}{folds}"

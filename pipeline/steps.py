@@ -154,7 +154,12 @@ def _extracted(plan: RolePlan, unit: str, counts: Counts, forward: Spent) -> Lin
     return [said, f"  warning: {plan.spec.name} stands in for {plan.stands_in_for}, whose weights are not here"]
 
 
-def train(project: Project, allowance: str | None = None) -> Lines:
+def train(
+    project: Project,
+    allowance: str | None = None,
+    processes: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Lines:
     """Features -> trained heads, their predictions, attention and model folders."""
     from stages.train.run import run
 
@@ -162,11 +167,13 @@ def train(project: Project, allowance: str | None = None) -> Lines:
     start = time.monotonic()
     settings = project.params
     judged = settings.evaluate.split
-    trained = run(train_inputs(project), settings.train, project.artifacts, ledger, judged)
+    trained = run(train_inputs(project), settings.train, project.artifacts, ledger, judged, processes, say)
     lines = [f"train: {len(trained)} heads in {time.monotonic() - start:.1f} s"]
     for one in trained:
         shown = ", ".join(filter(None, (_accuracy(one, split) for split in ("train", "val"))))
-        lines.append(f"  {one.name}: loss {one.loss:.4f}; accuracy {shown}")
+        lines.append(f"  {one.name}: loss {one.loss:.4f}" + (f"; accuracy {shown}" if shown else ""))
+    chosen = {one.head: one.choice for one in trained if one.choice is not None}
+    lines += [f"  {name}: {choice.said}" for name, choice in chosen.items()]
     return lines + close(project, ledger, len(project.manifest.samples), allowance)
 
 
@@ -218,10 +225,16 @@ def evaluate(project: Project) -> Lines:
     confusion = plots.confusion_rows(members, project.manifest, split=settings.split)
     write_csv(folder / "confusion.csv", plots.CONFUSION_COLUMNS, confusion)
     write_csv(folder / "accuracy.csv", plots.ACCURACY_COLUMNS, plots.accuracy_rows(metrics))
-    lines = [f"evaluate: split {settings.split}, n = {metrics['n']}; accuracy with 95 % intervals"]
-    for name, value, low, high in plots.accuracy_rows(metrics):
-        interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-        lines.append(f"  {name}: {'not defined' if value is None else format(value, '.3f')}{interval}")
+    write_csv(folder / "precision.csv", plots.PRECISION_COLUMNS, plots.precision_rows(metrics))
+    lines = []
+    for what, rows, n in (
+        ("accuracy", plots.accuracy_rows(metrics), metrics["n"]),
+        ("mean average precision", plots.precision_rows(metrics), metrics.get("several", metrics)["n"]),
+    ):
+        lines += [f"evaluate: split {settings.split}, n = {n}; {what} with 95 % intervals"] if rows else []
+        for name, value, low, high in rows:
+            interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+            lines.append(f"  {name}: {'not defined' if value is None else format(value, '.3f')}{interval}")
     return lines + [f"  warning: {warning}" for warning in metrics["warnings"]]
 
 

@@ -180,16 +180,26 @@ def finetune(folder: Path, name: str | None, folds: int | None, head: str | None
 
 
 @click.command()
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train in N processes of one thread each. [default: one, or one for each core where that is worth it]",
+)
 @_max_failures
 @click.pass_obj
-def train(folder: Path, max_failures: str | None) -> None:
+def train(folder: Path, workers: int | None, max_failures: str | None) -> None:
     """Train the heads of params.yaml on cached features.
 
+    Heads of one shape are trained together, whatever their learning rates, schedules and seeds. A head with a `grid` is
+    the best of its candidates, by split val or by folds of split train; artifacts/candidates/heads/ has them all.
+
     \b
-    Example:
+    Examples:
       kuleshov train
+      kuleshov train --workers 8
     """
-    _run("train", folder, max_failures)
+    _run("train", folder, max_failures, workers, lambda line: click.echo(line, err=True))
 
 
 @click.command()

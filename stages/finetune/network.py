@@ -250,9 +250,7 @@ class EndToEnd(Network):
         most = max(1, int(counts.max()))
         at = (owner.to(device), place.to(device))
         with full_precision(device):
-            padded = {
-                name: one.new_zeros(count, most, *one.shape[1:]).index_put(at, one) for name, one in rows.items()
-            }
+            padded = {name: one.new_zeros(count, most, *one.shape[1:]).index_put(at, one) for name, one in rows.items()}
             vectors = padded.pop(_VECTORS, torch.zeros(count, most, 0, device=device))
             mask = torch.zeros(count, most, dtype=torch.bool, device=device)
             mask[at] = True

@@ -121,6 +121,15 @@ _MEEN: Values = {
     "schedule": {"kind": "steps", "at": (0.5, 0.75, 0.9)},
     "augment": {"flip": True, "crop": "random"},  # 44 of 48 px
 }
+# With a head, in which the emotion network is, over the face network, or over pixels alone. Section 4.3 says which ways
+# of joining the table has. No dropout is mentioned: none. Batches of 16 in model 3, "because of memory limitations".
+_MEEN_PIXELS: Values = _MEEN | {"start": "none", "unit": "faces", "max_faces": 1}
+_MEEN_FACIAL: Values = _MEEN_PIXELS | {"backbone": "vgg19_44:face", "start": "finetune:", "freeze": True}
+
+
+def _meen(below: Values, kind: str, **options: str) -> Values:
+    return below | {"head": {"kind": f"meen:{kind}", "dropout": 0.0, "options": options}}
+
 
 PRESETS: dict[str, Values] = {
     "gupta-global": _GUPTA_GLOBAL,  # Global_Simple; Global_EmotiC with start: finetune:NAME of the next one
@@ -179,8 +188,18 @@ PRESETS: dict[str, Values] = {
         "schedule": {"kind": "restarts", "first": 10, "multiply": 2},
         "augment": {"flip": True, "crop": "resized", "area": (0.8, 1.0)},
     },
-    "meen": _MEEN,
-    "meen-model3": _MEEN | {"batch_size": 16},
+    "meen": _MEEN,  # the emotion network as a backbone below a last layer
+    "meen-face": _MEEN | {"backbone": "vgg19_44:face"},  # on faces and other images
+    "meen-vgg19": _meen(_MEEN_PIXELS, "vgg19"),
+    "meen-model1-all": _meen(_MEEN_FACIAL, "model1", features="all", combine="weighted"),
+    "meen-model1-averaged": _meen(_MEEN_FACIAL, "model1", features="averaged", combine="weighted"),
+    "meen-model2-all": _meen(_MEEN_FACIAL, "model2", features="all", combine="concatenate"),
+    "meen-model2-averaged": _meen(_MEEN_FACIAL, "model2", features="averaged", combine="weighted"),
+    "meen-model3-facial": _meen(_MEEN_FACIAL, "model3_facial", combine="product") | {"batch_size": 16},
+    "meen-model3-emotion": _meen(_MEEN_PIXELS, "model3_emotion", combine="product") | {"batch_size": 16},
+    "meen-model3-combination": _meen(_MEEN_FACIAL, "model3_combination", combine="product", join="product")
+    | {"batch_size": 16},
+    "meen-model3-separately": _meen(_MEEN_FACIAL, "model3_separately", combine="product") | {"batch_size": 16},
     # DAG-Net, section 3.2: the context stream's network; the body stream's is torchvision:resnet50. Its loss is the
     # Kullback-Leibler divergence from the labels, which is cross entropy where a photo has one class. No length: 30.
     # They stretch pictures to 224x224; here the backbone's own resizing counts.

@@ -122,7 +122,9 @@ def reads_of(settings: FinetuneSettings) -> dict[str, Tap | None]:
             chosen = [choose_tap(spec, settings.tap)] if settings.tap is not None else fitting[:1]
         if not chosen or chosen[0] not in fitting:
             taps = ", ".join(f"{tap.name} {tap.shape}" for tap in spec.taps)
-            raise SettingError(f"head {kind} reads {name} ({one.kind}), and {spec.name} has {taps}: use another backbone")
+            raise SettingError(
+                f"head {kind} reads {name} ({one.kind}), and {spec.name} has {taps}: use another backbone"
+            )
         reads[name] = chosen[0]
     return reads
 

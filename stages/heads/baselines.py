@@ -133,8 +133,9 @@ def fit(
     head = cast(LinearHead, head)
     with torch.no_grad():
         x = head.pooled(batch)[0].double().numpy()
-    y, counts = labels.numpy(), None if weights is None else weights.double().numpy()
-    if len(np.unique(y)) < 2:
+    y, counts = labels.numpy(), np.ones(len(labels)) if weights is None else weights.double().numpy()
+    counted = counts > 0  # liblinear prints a line for a class whose samples all count 0
+    if len(np.unique(y[counted])) < 2:
         raise DataError("baselines: the training samples are of fewer than two classes: label more samples")
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
@@ -142,7 +143,7 @@ def fit(
             f"baselines: training sample {row} has a feature that is not finite; extract or import it again"
         )
     with threadpool_limits(1):
-        found = _solve(x, y, counts, options, seed)
+        found = _solve(x[counted], y[counted], counts[counted], options, seed)
     rows, biases = found.coef_, found.intercept_
     if len(found.classes_) == 2:
         rows, biases = np.concatenate([-rows, rows]) / 2, np.concatenate([-biases, biases]) / 2
@@ -156,7 +157,7 @@ def fit(
     return float(np.average(losses.numpy(), weights=counts))
 
 
-def _solve(x: np.ndarray, y: np.ndarray, counts: np.ndarray | None, options: Settings, seed: int) -> Any:
+def _solve(x: np.ndarray, y: np.ndarray, counts: np.ndarray, options: Settings, seed: int) -> Any:
     """scikit-learn's classifier, fitted.
 
     Args:

@@ -21,6 +21,7 @@ class Mark:
         spread: text of the interval, or of the standard deviation.
         at, low, high: positions.
         dots: further positions (one per seed).
+        base: the position of a baseline of its own.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Mark:
     low: float | None
     high: float | None
     dots: tuple[float, ...] = ()
+    base: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,8 +20,9 @@ class Case:
         predicted: the most probable class.
         probability: its probability, in [0, 1].
         second: the next class and its probability; None with one class.
-        hit: whether the label was met; None where the sample has no label or several.
-        why: `wrong`, `uncertain`, `right` or `unscored`: why it was chosen.
+        hit: whether the label was met; None where the sample has no label or several, or the answer has several.
+        why: `wrong`, `uncertain`, `right`, `ranked` or `unscored`: why it was chosen.
+        ranked: whether the sample has labels and the answer several, which is neither right nor wrong.
     """
 
     sample: Sample
@@ -30,6 +31,14 @@ class Case:
     second: tuple[str, float] | None
     hit: bool | None
     why: str = ""
+    ranked: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """`right`, `wrong`, `ranked` or `not scored`."""
+        if self.hit is None:
+            return "ranked" if self.ranked else "not scored"
+        return "right" if self.hit else "wrong"
 
     @property
     def margin(self) -> float:
@@ -48,16 +57,19 @@ def cases(member: Predictions, manifest: Manifest, split: str) -> list[Case]:
         order = np.argsort(-row, kind="stable")
         first = int(order[0])
         second = (member.classes[int(order[1])], float(row[order[1]])) if len(order) > 1 else None
-        hit = member.classes[first] == sample.labels[0] if len(sample.labels) == 1 else None
-        found.append(Case(sample, member.classes[first], float(row[first]), second, hit))
+        scored = len(sample.labels) == 1 and not member.several
+        hit = member.classes[first] == sample.labels[0] if scored else None
+        ranked = member.several and bool(sample.labels)
+        found.append(Case(sample, member.classes[first], float(row[first]), second, hit, ranked=ranked))
     return found
 
 
 def choose(found: Sequence[Case], size: int) -> list[Case]:
     """At most `size` cases, a third of each kind as far as there are any: wrong, uncertain, right.
 
-    Wrong and right ones are taken class by class, the surest first; uncertain ones by the smallest margin. What is
-    neither right nor wrong fills what is left. The same cases in any order give the same choice.
+    Wrong and right ones are taken class by class, the surest first; uncertain ones by the smallest margin. Of ranked ones
+    those of the highest scores are taken, class by class. What has no label or, where answers have one, several fills
+    what is left. The same cases in any order give the same choice.
     """
     sure = sorted(found, key=lambda case: (-case.probability, case.sample.sample_id))
     unsure = sorted(found, key=lambda case: (case.margin, case.sample.sample_id))
@@ -65,6 +77,7 @@ def choose(found: Sequence[Case], size: int) -> list[Case]:
         "wrong": _by_class([case for case in sure if case.hit is False]),
         "uncertain": [case for case in unsure if case.hit is not None],
         "right": _by_class([case for case in sure if case.hit is True]),
+        "ranked": _by_class([case for case in sure if case.ranked]),
     }
     chosen: dict[str, Case] = {}
     while len(chosen) < size and any(queues.values()):
@@ -74,22 +87,23 @@ def choose(found: Sequence[Case], size: int) -> list[Case]:
             if queue and len(chosen) < size:
                 case = queue.pop(0)
                 chosen[case.sample.sample_id] = _because(case, why)
-    rest = [_because(case, "unscored") for case in unsure if case.hit is None]
+    rest = [_because(case, "unscored") for case in unsure if case.outcome == "not scored"]
     picked = [*chosen.values(), *rest[: size - len(chosen)]]
-    order = ("wrong", "uncertain", "right", "unscored")
+    order = ("wrong", "uncertain", "right", "ranked", "unscored")
     return sorted(picked, key=lambda case: order.index(case.why))
 
 
 def _because(case: Case, why: str) -> Case:
-    return Case(case.sample, case.predicted, case.probability, case.second, case.hit, why)
+    return replace(case, why=why)
 
 
 def _by_class(ordered: Sequence[Case]) -> list[Case]:
-    """The first of each class, then the second of each, and so on; classes by name."""
+    """The first of each class, then the second of each, and so on; classes by name. Of ranked ones, of each class that is
+    answered first."""
     rank: dict[str, int] = {}
     keyed = []
     for case in ordered:
-        label = case.sample.labels[0]
+        label = case.predicted if case.ranked else case.sample.labels[0]
         rank[label] = rank.get(label, 0) + 1
         keyed.append((rank[label], label, case))
     return [case for _, _, case in sorted(keyed, key=lambda one: one[:2])]

@@ -163,10 +163,9 @@ def _tile(
         for face, box in sorted(boxes.items())
     )
     kind = "Photo" if case.sample.media == "image" else "Clip, one frame"
-    outcome = "not scored" if case.hit is None else "right" if case.hit else "wrong"
     spoken = (
         f"{kind} with {len(faces)} detected face{'' if len(faces) == 1 else 's'}. Label: {label or 'none'}. "
-        f"Predicted: {case.predicted}, {percent(case.probability, 0)}. {outcome.capitalize()}."
+        f"Predicted: {case.predicted}, {percent(case.probability, 0)}. {case.outcome.capitalize()}."
     )
     return Tile(case, uri, width, height, font, faces, label, spoken, "")
 

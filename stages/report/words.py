@@ -91,7 +91,12 @@ def headline(metrics: Mapping[str, Any], member: str | None) -> list[tuple[str, 
 
 def verdict(metrics: Mapping[str, Any], member: str | None) -> str:
     """Whether the difference to the baseline is clear; empty where it is not known."""
-    one = metrics["fused"].get(member) or trained(metrics).get(member or "")
+    every = {**metrics["fused"], **trained(metrics)}
+    if "several" in metrics:
+        every |= {
+            name: one for kind in ("fused", "heads", "finetuned") for name, one in metrics["several"][kind].items()
+        }
+    one = every.get(member or "")
     found = one["over_baseline"] if one else None
     if found is None or found["low"] is None:
         return ""

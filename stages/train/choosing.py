@@ -25,13 +25,11 @@ class Tried:
     Attributes:
         values: what it sets.
         scores, losses: of each run: a seed, or a seed and fold; NaN where training broke down.
-        counts: samples that each run was judged by.
     """
 
     values: dict[str, Any]
     scores: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
 
     @property
     def score(self) -> float:
@@ -53,12 +51,25 @@ class Choice:
         best: the number of the one that the head is.
         score: what they were compared by.
         where: the samples they were judged by, for people.
+        n: how many these are.
     """
 
     tried: list[Tried]
     best: int
     score: str
     where: str
+    n: int
+
+    @property
+    def said(self) -> str:
+        """The choice in one line: the best, of how many, by what, of how many samples."""
+        one = self.tried[self.best]
+        values = ", ".join(f"{key} {value}" for key, value in one.values.items())
+        deviation = "" if one.deviation is None else f", sd {one.deviation:.3f} over {len(one.scores)} runs"
+        return (
+            f"{values}: best of {len(self.tried)} candidates by {self.score} on {self.where} ({one.score:.3f}"
+            f"{deviation}; n = {self.n})"
+        )
 
 
 def score_name(settings: ChooseSettings, several: bool) -> str:
@@ -118,7 +129,7 @@ def best_of(head: str, tried: Sequence[Tried], score: str) -> int:
 
 def write(path: Path, choice: Choice) -> None:
     """Write the candidates of a head: what each sets, its mean score and loss, their deviation, and how many runs and
-    samples these are of."""
+    different samples these are of."""
     keys = [*choice.tried[0].values]
 
     def row(number: int, one: Tried) -> tuple[str, ...]:
@@ -126,7 +137,7 @@ def write(path: Path, choice: Choice) -> None:
         numbers = ("" if value is None else f"{value:.6g}" for value in found)
         set_to = (str(one.values[key]) for key in keys)
         chosen = "yes" if number == choice.best else ""
-        return (str(number), *set_to, *numbers, str(len(one.scores)), str(sum(one.counts)), chosen)
+        return (str(number), *set_to, *numbers, str(len(one.scores)), str(choice.n), chosen)
 
     columns = (OWN_COLUMNS[0], *keys, *OWN_COLUMNS[1:])
     write_csv(path, columns, (row(number, one) for number, one in enumerate(choice.tried)))

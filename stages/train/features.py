@@ -6,7 +6,7 @@ them. Both give the same batches, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,15 +23,12 @@ from stages.extract.settings import IMPORTED
 from stages.heads.batch import HeadBatch
 from stages.index.manifest import Sample
 from stages.ledger import Ledger
-from stages.train.inputs import InputRows, Level, LevelName, one_face_a_frame, padded, read_once, sample_bytes
+from stages.train.inputs import InputRows, Level, LevelName, one_face_a_frame, padded, read_once
 from stages.train.rows import MeanRows, Rows, Scale, StoredRows, scale_of, scaled, scaled_rows
 from stages.train.settings import FrameSettings
 
 HELD_BYTES = 256 << 20
 """Features of up to this size, as they are in a batch, are held in memory; of more, none is."""
-
-BATCH_BYTES = 64 << 20
-"""Of the inputs of frames or persons in a batch that answers: as many samples as fit, at least one."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,6 @@ class Features:
         arrays = {"faces": faces, "face_mask": mask, "boxes": boxes, "global_": self.global_[rows]}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
         return HeadBatch(**tensors, inputs=inputs, masks=masks)
-
-    def answering(self, size: int) -> Iterator[np.ndarray]:
-        """All samples in batches of at most `size`, in which the inputs of frames and persons take at most
-        `BATCH_BYTES`; a sample that takes more is a batch of its own."""
-        each = sample_bytes(self.levels, self.inputs, training=False)
-        size = max(min(size, BATCH_BYTES // each if each else size), 1)
-        return (np.arange(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def scales(self, rows: np.ndarray) -> tuple[Scale, Scale]:
         """Mean and deviation of the faces and of the global features over the samples at `rows`, of the plain view."""

@@ -47,6 +47,7 @@ class TrainedHead:
 
     Attributes:
         name: `HEAD-sSEED`.
+        head: its name without the seed.
         loss: mean training loss of the last epoch.
         accuracy: split -> share of right answers among its samples of one label that have features; but for split
             train without those that a fine-tune behind the features has seen. None of a head of several labels.
@@ -55,6 +56,7 @@ class TrainedHead:
     """
 
     name: str
+    head: str
     loss: float
     accuracy: dict[str, float]
     left_out: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -102,7 +104,8 @@ def run(
     number = number_of_processes(jobs, classes, device, processes)
     if len(jobs) >= MANY:
         took = seconds(jobs, classes, device) / number
-        say(f"train: {len(jobs)} heads ({_made_of(tasks, settings)}): about {_duration(took)} in {number} processes")
+        where = f"{number} process" + ("es" if number > 1 else "")
+        say(f"train: {len(jobs)} heads ({_made_of(tasks, settings)}): about {_duration(took)} in {where}")
     with (
         Processes(number) as workers,
         counter(total=len(jobs), desc="train", unit="head") as bar,
@@ -164,7 +167,7 @@ def _ready(head: HeadSettings, ready: Mapping[tuple[object, ...], Prepared]) -> 
 
 def _made_of(tasks: list[Task], settings: TrainSettings) -> str:
     candidates = sum(len(task.candidates) for task in tasks)
-    return f"{candidates} candidates of {len(tasks)} heads, {len(settings.seeds)} seeds"
+    return f"{candidates} candidates, {len(settings.seeds)} seeds"
 
 
 def _duration(took: float) -> str:
@@ -198,7 +201,7 @@ def _finish(inputs: Inputs, trained: Trained, task: Task, classes: tuple[str, ..
     )
     save_head(artifacts / "models" / "heads" / name, model)
     right = {} if job.settings.loss.several else _accuracy(probabilities, ready, seen)
-    return TrainedHead(name, trained.outcome.losses[-1], right, _left_out(ready, seen), task.choice)
+    return TrainedHead(name, task.name, trained.outcome.losses[-1], right, _left_out(ready, seen), task.choice)
 
 
 def _write_folded(artifacts: Path, task: Task, trained: list[Trained], classes: tuple[str, ...]) -> None:

@@ -100,7 +100,7 @@ class Task:
         if not jobs:
             return
         score = score_name(settings, self.head.loss.several)
-        tried = [Tried(values) for values in self.head.chosen()]
+        tried, judged = [Tried(values) for values in self.head.chosen()], set[int]()
         for one in train(jobs):
             job, mine = one.job, tried[one.job.candidate]
             rows = np.empty(0, np.int64) if job.held_out is None else job.held_out
@@ -108,10 +108,10 @@ class Task:
             found, loss = judge(score, answers_of(one.module, job.settings, job.ready, rows)[0], targets)
             mine.scores.append(found)
             mine.losses.append(loss)
-            mine.counts.append(len(rows))
+            judged.update(rows.tolist())
         self.best = best_of(self.name, tried, score)
         where = "split val" if settings.by == "val" else f"{settings.folds} folds of split train"
-        self.choice = Choice(tried, self.best, score, where)
+        self.choice = Choice(tried, self.best, score, where, len(judged))
 
     def _job(self, number: int, seed: int, rows: np.ndarray, held_out: np.ndarray | None) -> Job:
         settings = self.candidates[number]

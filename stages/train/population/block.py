@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from stages.train.population.forms import Form, form_of
 from stages.train.population.generic import Answer, Generic
 from stages.train.population.masks import BatchMasks
 from stages.train.population.members import Loss, Member, Outcome, Plan
-from stages.train.population.minibatch import Source, take
+from stages.train.population.minibatch import Source, judged_at_once, take
 from stages.train.population.net import Net
 from stages.train.population.stack import Stack
 
@@ -27,6 +29,20 @@ JUDGED_AT_ONCE = 64
 """Samples of a minibatch in which members are judged."""
 
 Result = tuple[Outcome, dict[str, Tensor]]
+
+
+class Step(NamedTuple):
+    """What a member sees in a step.
+
+    Attributes:
+        rows: int64 (B,), positions of samples.
+        views: int64 (B,), the view that each is seen in; None: there is one.
+        frames: int64 (B, T), which of their frames, see `Level`; None: the head reads none.
+    """
+
+    rows: np.ndarray
+    views: np.ndarray | None
+    frames: np.ndarray | None
 
 
 class Block:
@@ -47,7 +63,7 @@ class Block:
         self._form: Form | Generic = Generic(self._head, plan.alone) if form is None else form
         self._stack = Stack([member.head for member in members], plan.device)
         self._optimiser = optimisers.make(self._stack, plan)
-        self._courses = [_Course(member, self._draws, source.views, plan.batch_size) for member in members]
+        self._courses = [_Course(member, self._draws, source, plan.batch_size) for member in members]
         self._all = list(self._courses)
         self._sums = self._zeros(len(members))  # of losses in this epoch: read at its end, so that a GPU need not wait
         self._labels_used = _labels_used(members, labels) if plan.loss is None else np.empty(0, np.int64)
@@ -58,7 +74,7 @@ class Block:
         decays = self._decays()
         while self._courses:
             steps = [course.next() for course in self._courses]
-            for group in _groups([len(rows) for rows, _ in steps]):
+            for group in _groups([len(step.rows) for step in steps]):
                 self._compute([steps[i] for i in group], group)
             rates = np.array([course.rate for course in self._courses], np.float32)
             self._optimiser.step(self._stack, rates, decays)
@@ -71,19 +87,19 @@ class Block:
                     decays = self._decays()
         return [course.result() for course in self._all]
 
-    def _compute(self, steps: Sequence[tuple[np.ndarray, np.ndarray | None]], group: list[int]) -> None:
+    def _compute(self, steps: Sequence[Step], group: list[int]) -> None:
         """The losses of some members on their minibatches are added up; their gradients go to the stack."""
-        rows = np.stack([rows for rows, _ in steps])
-        views = None if steps[0][1] is None else np.stack([views for _, views in steps if views is not None])
+        rows = np.stack([step.rows for step in steps])
+        seen = Step(rows, *(_stacked([step[part] for step in steps]) for part in (1, 2)))
         seeds = [self._courses[i].member.seed for i in group]
         masks = BatchMasks(self._draws, seeds, self._step, self._source.counts[rows], self._plan.device)
         weights = self._weights(group, rows)
         if len(group) == len(self._courses):
-            self._sums.add_(self._pass(self._stack, rows, views, masks, weights), alpha=rows.shape[1])
+            self._sums.add_(self._pass(self._stack, seen, masks, weights), alpha=rows.shape[1])
             return
         which = torch.tensor(group, device=self._plan.device)
         stack = self._stack.picked(which)
-        self._sums.index_add_(0, which, self._pass(stack, rows, views, masks, weights), alpha=rows.shape[1])
+        self._sums.index_add_(0, which, self._pass(stack, seen, masks, weights), alpha=rows.shape[1])
         self._stack.take_back(stack, which)
 
     def _weights(self, group: Sequence[int], rows: np.ndarray) -> Tensor | None:
@@ -94,18 +110,15 @@ class Block:
         found = [np.ones(len(mine)) if one is None else one[mine] for one, mine in zip(given, rows, strict=True)]
         return torch.from_numpy(np.stack(found).astype(np.float32)).to(self._plan.device)
 
-    def _pass(
-        self,
-        stack: Stack,
-        rows: np.ndarray,
-        views: np.ndarray | None,
-        masks: BatchMasks | None,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """(P,) float64 mean loss of minibatches (P, B); in training gradients into the stack."""
-        targets = self._labels[torch.from_numpy(rows).to(self._labels.device)]
+    def _pass(self, stack: Stack, seen: Step, masks: BatchMasks | None, weights: Tensor | None = None) -> Tensor:
+        """(P,) float64 mean loss of minibatches (P, B); in training gradients into the stack.
+
+        Args:
+            seen: with P in front of each shape.
+        """
+        targets = self._labels[torch.from_numpy(seen.rows).to(self._labels.device)]
         if isinstance(self._form, Generic):
-            said, leaves = self._form.answer(stack, self._source.padded(rows, views), masks)
+            said, leaves = self._form.answer(stack, self._source.padded(*seen), masks)
             self._check_labels(said.logits)
             with torch.set_grad_enabled(masks is not None):
                 losses = _loss_of(self._plan.loss, said if masks else Answer(said.logits), targets, weights)
@@ -115,7 +128,7 @@ class Block:
                     place.zero_() if gradient is None else place.copy_(gradient)
             return losses.detach().double()
         with torch.no_grad():
-            net = Net(stack, self._head, take(self._source, rows, views), masks.rows if masks else None)
+            net = Net(stack, self._head, take(self._source, seen.rows, seen.views), masks.rows if masks else None)
             out = self._form(self._head, net)
             self._check_labels(out.data)
             if masks is None:
@@ -148,9 +161,10 @@ class Block:
             stack = self._stack.picked(torch.tensor(mine, device=self._plan.device))
             losses = self._zeros(len(mine))
             rows = np.stack([self._courses[i].judged for i in mine])
-            for start in range(0, rows.shape[1], JUDGED_AT_ONCE):
-                part = rows[:, start : start + JUDGED_AT_ONCE]
-                losses.add_(self._pass(stack, part, None, None), alpha=part.shape[1])
+            size = judged_at_once(self._source, len(mine), JUDGED_AT_ONCE)
+            for start in range(0, rows.shape[1], size):
+                part = rows[:, start : start + size]
+                losses.add_(self._pass(stack, Step(part, None, None), None), alpha=part.shape[1])
             sums[mine] = losses.cpu().numpy()
         for i in ended:
             course = self._courses[i]
@@ -185,21 +199,22 @@ class _Course:
         over: whether the member is through.
     """
 
-    def __init__(self, member: Member, draws: Draws, views: int, size: int) -> None:
+    def __init__(self, member: Member, draws: Draws, source: Source, size: int) -> None:
         self.member, self.rate, self.over = member, member.learning_rate, False
         self.judged = np.empty(0, np.int64) if member.judged is None else member.judged
         self.state: dict[str, Tensor] = {}
-        self._draws, self._views, self._size = draws, views, size
+        self._draws, self._views, self._size = draws, source.views, size
+        self._frames = source.levels.get("frame")
         self._epoch, self._iteration = 0, 0
         self._losses: list[float] = []
         self._found: list[float] = []
         self._best = 0
-        self._coming: Iterator[tuple[np.ndarray, np.ndarray | None]] = iter(())
+        self._coming: Iterator[Step] = iter(())
         self._per_epoch = len(cut(member.rows, size))
         self._factors = _factors(member.schedule.model_dump_json(), self._per_epoch, self._per_epoch * member.epochs)
 
-    def next(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The samples of the next step, and their views where there are several."""
+    def next(self) -> Step:
+        """The next step."""
         step = next(self._coming, None)
         if step is None:
             self._coming = self._shuffled()
@@ -232,16 +247,21 @@ class _Course:
         """What became of the member."""
         return Outcome(self._losses, self._found, self._best), self.state
 
-    def _shuffled(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    def _shuffled(self) -> Iterator[Step]:
         """An epoch's steps."""
         seed, epoch = self.member.seed, self._epoch
-        chances = self.member.chances
-        rows = cut(self._draws.order(seed, epoch, self.member.rows, chances), self._size)
-        if self._views == 1:
-            return ((part, None) for part in rows)
-        views = self._draws.views(seed, epoch, len(self.member.rows), self._views)
+        order = self._draws.order(seed, epoch, self.member.rows, self.member.chances)
+        rows = cut(order, self._size)
         ends = np.cumsum([len(part) for part in rows])[:-1]
-        return iter(list(zip(rows, np.split(views, ends), strict=True)))
+        views, frames = repeat(None), repeat(None)
+        if self._views > 1:
+            views = np.split(self._draws.views(seed, epoch, len(order), self._views), ends)
+        level = self._frames
+        if level is not None and level.train is not None:
+            frames = np.split(self._draws.frames(seed, epoch, level.counts[order], level.train), ends)
+        elif level is not None:
+            frames = map(level.every, rows)
+        return map(Step, rows, views, frames)
 
 
 @lru_cache(maxsize=256)
@@ -249,6 +269,12 @@ def _factors(settings: str, per_epoch: int, total: int) -> np.ndarray:
     """What the learning rate is multiplied by at each iteration; `settings`: a schedule's, as JSON."""
     schedule = ScheduleSettings.model_validate_json(settings)
     return np.array([factor(schedule, iteration, per_epoch, total) for iteration in range(total)])
+
+
+def _stacked(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Arrays of all members; None where they have none."""
+    given = [part for part in parts if part is not None]
+    return np.stack(given) if given else None
 
 
 def _labels_used(members: Sequence[Member], labels: np.ndarray) -> np.ndarray:

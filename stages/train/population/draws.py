@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_ORDER, _VIEWS, _DROPOUT = 1, 2, 3  # purposes
+_ORDER, _VIEWS, _DROPOUT, _FRAMES = 1, 2, 3, 4  # purposes
 
 
 class Draws:
@@ -31,6 +31,29 @@ class Draws:
         """(size,) int64: which of `number` views each sample of an epoch is seen in, in the order of that epoch."""
         self._go_to(seed, _VIEWS, epoch, 0)
         return np.random.Generator(self._philox).integers(number, size=size)
+
+    def frames(self, seed: int, epoch: int, counts: np.ndarray, number: int) -> np.ndarray:
+        """(n, number) int64: which of its frames each sample of an epoch is seen by, in the order of that epoch.
+
+        Of a sample with more frames than `number`, any so many of them with the same probability (Floyd's method:
+        Bentley & Floyd 1987, "A Sample of Brilliance"), ascending; of another all, and -1 after the last.
+
+        Args:
+            counts: (n,) int64, frames of each.
+        """
+        self._go_to(seed, _FRAMES, epoch, 0)
+        numbers = np.random.Generator(self._philox).random((len(counts), number))
+        column = np.arange(number)
+        found = np.where(column < counts[:, None], column, -1)
+        many = counts > number
+        numbers, picked = numbers[many], np.empty((int(many.sum()), number), np.int64)
+        for place in range(number):
+            last = counts[many] - number + place  # of the frames that may be picked now
+            drawn = (numbers[:, place] * (last + 1)).astype(np.int64)
+            again = (picked[:, :place] == drawn[:, None]).any(1)
+            picked[:, place] = np.where(again, last, drawn)
+        found[many] = np.sort(picked, axis=1)
+        return found
 
     def kept(self, seed: int, step: int, layer: int, size: int, rate: float) -> np.ndarray:
         """(size,) uint8: 0 where dropout drops, 1 where it keeps. The first numbers are the same for every size.

@@ -21,7 +21,7 @@ from stages.train.answering import one_thread
 from stages.train.features import Features
 from stages.train.population.block import Block
 from stages.train.population.members import Member, Outcome, Plan, check
-from stages.train.population.minibatch import Held, Source, source_of
+from stages.train.population.minibatch import Held, Source, source_of, trained_at_once
 from stages.train.population.processes import Processes
 from stages.train.population.stack import load
 
@@ -60,7 +60,7 @@ def train_population(
     check(members, len(labels))
     source = source_of(features, plan.device)
     number = processes.number if processes is not None and isinstance(source, Held) and plan.device == "cpu" else 1
-    blocks = _blocks(members, plan, number)
+    blocks = _blocks(members, plan, number, source)
     with one_thread():
         if processes is not None and isinstance(source, Held) and number > 1 and len(blocks) > 1:
             found = processes.run([[members[i] for i in block] for block in blocks], source, labels, plan)
@@ -86,7 +86,7 @@ def together(head: nn.Module, device: str) -> int:
     return int(np.clip(_PARAMETERS // max(size, 1), _LEAST, _MOST))
 
 
-def _blocks(members: Sequence[Member], plan: Plan, processes: int) -> list[list[int]]:
+def _blocks(members: Sequence[Member], plan: Plan, processes: int, source: Source | None = None) -> list[list[int]]:
     """Numbers of the members that are trained at once, in blocks of about the same work.
 
     Members of the same rows and epochs go together: their minibatches are of one size, and they end together.
@@ -94,6 +94,7 @@ def _blocks(members: Sequence[Member], plan: Plan, processes: int) -> list[list[
     if not members:
         return []
     size = 1 if plan.alone else plan.together or together(members[0].head, plan.device)
+    size = size if source is None else trained_at_once(source, plan.batch_size, size)
     order = sorted(range(len(members)), key=lambda i: (members[i].epochs, len(members[i].rows)))
     number = -(-len(members) // size)
     if plan.together is None:

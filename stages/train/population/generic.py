@@ -44,7 +44,8 @@ class Generic:
                 _replace(self._head, name, _Given(self._tape, layer.p))
             elif isinstance(layer, nn.modules.dropout._DropoutNd):
                 raise SettingError(f"{name} of the head is a {type(layer).__name__}; populations take nn.Dropout only")
-        self._shapes: dict[tuple[int, ...], list[tuple[tuple[int, ...], float]]] = {}
+        self._shapes: dict[tuple[int, ...], list[_Asked]] = {}
+        self._found: list[str] | None = None
 
     def answer(self, stack: Stack, batch: HeadBatch, masks: BatchMasks | None) -> tuple[Answer, list[Tensor]]:
         """What the heads say, and the parameters that autograd can go back to, in the order of `stack.parameters`.
@@ -67,13 +68,14 @@ class Generic:
 
         given: tuple[Tensor, ...] = ()
         if masks is not None:
-            faces = batch.face_mask.shape[2]
-            shapes = self._dropouts(stack, names, tensors)
+            shapes = self._dropouts(stack, batch)
+            real = {"": None, "face": masks.counts}
+            real |= {level: mask.sum(2).cpu().numpy() for level, mask in batch.masks.items()}
             given = tuple(
-                masks.padded(layer, shape, len(shape) > 2 and shape[1] == faces, rate)
+                masks.padded(layer, shape, rate, real[level])
                 if rate
                 else batch.faces.new_ones(stack.size, *(1 for _ in shape))
-                for layer, (shape, rate) in enumerate(shapes)
+                for layer, ((shape, rate), level) in enumerate(zip(shapes, self._levels(stack, batch), strict=True))
             )
         with torch.set_grad_enabled(training):
             state = {**leaves, **stack.buffers}
@@ -85,26 +87,61 @@ class Generic:
                 found = vmap(one)(state, tensors, given)
         return Answer(**found), list(leaves.values())
 
-    def _dropouts(
-        self, stack: Stack, names: Sequence[str], tensors: Sequence[Tensor]
-    ) -> list[tuple[tuple[int, ...], float]]:
+    def _dropouts(self, stack: Stack, batch: HeadBatch) -> list[_Asked]:
         """Shape and rate of each call of dropout in a forward pass over one member's batch of these shapes."""
-        key = tuple(size for tensor in tensors for size in tensor.shape[1:])
-        if key not in self._shapes:
-            state = {n: t[0].clone() for n, t in (*stack.parameters.items(), *stack.buffers.items())}
-            whole = HeadBatch.of_parts({name: tensor[0] for name, tensor in zip(names, tensors, strict=True)})
-            self._tape.record()
-            with torch.no_grad():
-                functional_call(self._head, state, (whole,))
-            self._shapes[key] = self._tape.recorded
+        key = tuple(size for tensor in batch.parts().values() for size in tensor.shape[1:])
+        if self._alone or key not in self._shapes:  # one that is trained alone may go by what is real in the batch
+            self._shapes[key] = self._record(stack, batch)
         return self._shapes[key]
+
+    def _levels(self, stack: Stack, batch: HeadBatch) -> list[str]:
+        """Of each call of dropout, what the rows of its tensor are, (B, N, ...): `face`, `frame` or `person`; empty:
+        none of these. Told by which tensors grow when there is more padding."""
+        if self._found is None:
+            widths = {"face": batch.face_mask.shape[2], **{level: m.shape[2] for level, m in batch.masks.items()}}
+            wider = self._record(stack, _wider(batch))
+            self._found = [
+                next((level for level, more in _MORE.items() if _is_of(shape, other, widths.get(level), more)), "")
+                for (shape, _), (other, _) in zip(self._dropouts(stack, batch), wider, strict=True)
+            ]
+        return self._found
+
+    def _record(self, stack: Stack, batch: HeadBatch) -> list[_Asked]:
+        """What dropout is asked for in a forward pass of the first member."""
+        state = {n: t[0].clone() for n, t in (*stack.parameters.items(), *stack.buffers.items())}
+        whole = HeadBatch.of_parts({name: tensor[0] for name, tensor in batch.parts().items()})
+        self._tape.record()
+        with torch.no_grad():
+            functional_call(self._head, state, (whole,))
+        return self._tape.recorded
+
+
+_Asked = tuple[tuple[int, ...], float]
+_MORE = {"face": 1, "frame": 2, "person": 3}
+
+
+def _is_of(shape: tuple[int, ...], wider: tuple[int, ...], width: int | None, more: int) -> bool:
+    """Whether a tensor's rows are those of a level of this width, from how it grew when the level had `more`."""
+    return len(shape) > 2 and shape[1] == width and wider[1] == shape[1] + more
+
+
+def _wider(batch: HeadBatch) -> HeadBatch:
+    """A batch (P, B, N, ...) with more padding, of each level by another number. A head reads inputs of one level."""
+    parts = batch.parts()
+    levels = dict.fromkeys(("faces", "face_mask", "boxes"), "face") | {f"masks.{level}": level for level in batch.masks}
+    levels |= {f"inputs.{name}": level for name in batch.inputs for level in batch.masks}
+    for name, level in levels.items():
+        rows = parts[name]
+        none = rows.new_zeros(*rows.shape[:2], _MORE[level], *rows.shape[3:])
+        parts[name] = torch.cat([rows, none], dim=2)
+    return HeadBatch.of_parts(parts)
 
 
 class _Tape:
     """What the calls of dropout of one forward pass are given, in their order; or what they ask for."""
 
     def __init__(self) -> None:
-        self.recorded: list[tuple[tuple[int, ...], float]] = []
+        self.recorded: list[_Asked] = []
         self._given: list[Tensor] | None = None
 
     def record(self) -> None:

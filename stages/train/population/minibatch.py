@@ -17,8 +17,11 @@ import torch
 from torch import Tensor
 
 from stages.heads.batch import HeadBatch
-from stages.train.features import BATCH_BYTES, Features
+from stages.train.features import Features
 from stages.train.inputs import InputRows, Level, LevelName, padded, read_once, sample_bytes
+
+JUDGED_BYTES = 64 << 20
+"""Of the inputs of frames or persons in a batch by which members are judged."""
 
 STEP_BYTES = 256 << 20
 """Of the inputs of frames or persons in a step of all members that are trained at once."""
@@ -194,9 +197,9 @@ def source_of(features: Features | Source, device: str = "cpu") -> Source:
 
 def judged_at_once(source: Source, members: int, most: int) -> int:
     """How many samples of each of so many members to judge at once, at most `most`: such that the inputs of frames and
-    persons take no more than `BATCH_BYTES`, if one sample does not."""
+    persons take no more than `JUDGED_BYTES`, if one sample does not."""
     each = sample_bytes(source.levels, source.inputs, training=False) * members
-    return max(min(most, BATCH_BYTES // each), 1) if each else most
+    return max(min(most, JUDGED_BYTES // each), 1) if each else most
 
 
 def trained_at_once(source: Source, batch_size: int, most: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +16,7 @@ import torch
 from stages.decoding.process import Died, Process
 from stages.decoding.wire import Call, End, Item, Raised
 from stages.errors import KuleshovError, SettingError
+from stages.train.inputs import InputRows, Level, LevelName
 from stages.train.population.block import Block, Result
 from stages.train.population.members import Member, Outcome, Plan
 from stages.train.population.minibatch import Held
@@ -31,14 +33,18 @@ class _Job(NamedTuple):
     """What another process is given.
 
     Attributes:
-        folder: with `_TABLES` as files, which every process maps: all see the same pages of memory.
-        views: see `Features`.
+        folder: with `_TABLES` and the rows of `inputs` as files, which every process maps: all see the same pages of
+            memory.
+        views, levels: see `Features`.
+        inputs: name -> level, of what else heads read.
         blocks: members of each block.
         plan: see `engine.train_population`.
     """
 
     folder: str
     views: int
+    levels: Mapping[LevelName, Level]
+    inputs: Mapping[str, LevelName]
     blocks: list[list[Member]]
     plan: Plan
 
@@ -105,10 +111,12 @@ class Processes:
         """
         self._start()
         folder = self._share(source, labels)
+        levels = {name: replace(level, places=level.places[:0]) for name, level in source.levels.items()}
+        inputs: dict[str, LevelName] = {name: one.level for name, one in source.inputs.items()}
         found: list[list[Result]] = [[] for _ in blocks]
         try:
             for place, other in enumerate(self._others, 1):
-                job = _Job(folder, source.views, list(blocks[place :: self.number]), plan)
+                job = _Job(folder, source.views, levels, inputs, list(blocks[place :: self.number]), plan)
                 other.send(Call(pickle.dumps(_train), None, 0, job))
             for i in range(0, len(blocks), self.number):
                 found[i] = Block(blocks[i], source, labels, plan).run()
@@ -150,6 +158,8 @@ class Processes:
             folder = tempfile.TemporaryDirectory(prefix="kuleshov-population-")
             for name, array in zip(_TABLES, (*source.arrays, labels), strict=True):
                 np.save(Path(folder.name) / f"{name}.npy", array)
+            for number, one in enumerate(source.inputs.values()):
+                np.save(Path(folder.name) / f"input{number}.npy", np.asarray(one.rows))
             self._shared = (source, labels, folder)
         return self._shared[2].name
 
@@ -162,14 +172,20 @@ def _greet(_: None) -> Iterator[int]:
 def _train(job: _Job) -> Iterator[_Packed]:
     """In another process: train the blocks, one after the other."""
     torch.set_num_threads(1)
-    # copied when written to, which nobody does: torch takes no array that may not be written to
-    faces, offsets, boxes, global_, labels = (
-        np.asarray(np.load(Path(job.folder) / f"{name}.npy", mmap_mode="c")) for name in _TABLES
-    )
-    source = Held(faces, offsets, boxes, global_, job.views)
+    faces, offsets, boxes, global_, labels = (_mapped(job.folder, name) for name in _TABLES)
+    inputs = {
+        name: InputRows(level, _mapped(job.folder, f"input{number}"))
+        for number, (name, level) in enumerate(job.inputs.items())
+    }
+    source = Held(faces, offsets, boxes, global_, job.views, inputs=inputs, levels=job.levels)
     for block in job.blocks:
         results = Block(block, source, labels, job.plan).run()
         yield [(outcome, {name: t.numpy() for name, t in state.items()}) for outcome, state in results]
+
+
+def _mapped(folder: str, name: str) -> np.ndarray:
+    # copied when written to, which nobody does: torch takes no array that may not be written to
+    return np.asarray(np.load(Path(folder) / f"{name}.npy", mmap_mode="c"))
 
 
 def _unpacked(packed: _Packed) -> list[Result]:

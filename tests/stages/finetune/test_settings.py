@@ -14,9 +14,12 @@ from stages.finetune.network import choose_tap
 from stages.finetune.presets import PRESETS, fill
 from stages.finetune.schedule import factor
 from stages.finetune.settings import AnswerSettings, AugmentSettings, FinetuneSettings, HeadChoice, ScheduleSettings
+from stages.finetune.start import reads_of
 from stages.heads import registry as heads
 from stages.heads.margin_settings import MarginSettings
 
+MODELS_1_AND_2 = ("model1-all", "model1-averaged", "model2-all", "model2-averaged")
+MODEL_3 = ("facial", "emotion", "combination", "separately")
 LEAST = {"backbone": "mini_xception", "unit": "face", "epochs": 2, "batch_size": 4, "learning_rate": 0.1}
 HEADED = {"unit": "faces", "head": {"kind": "gupta2018:average"}}
 SCENE = {"backbone": "effnet_lite0"}
@@ -40,7 +43,8 @@ def test_each_preset_is_whole_and_fits_its_backbone(name: str) -> None:
     if settings.photos is not None:
         assert registry.get_spec(settings.photos.backbone).input == "image"
     if settings.head is not None:
-        heads.find(settings.head.kind)
+        heads.options_of(settings.head.kind, settings.head.options)
+        reads_of(settings)
     assert FinetuneSettings.model_validate(settings.model_dump(mode="json")) == settings
 
 
@@ -57,7 +61,8 @@ def test_each_preset_is_whole_and_fits_its_backbone(name: str) -> None:
         ("tan-nonaligned-scratch", 128, 0.01, 10, [4, 8]),
         ("tan-nonaligned", 128, 0.001, 10, [4, 8]),
         ("meen", 128, 0.01, 200, [100, 150, 180]),
-        ("meen-model3", 16, 0.01, 200, [100, 150, 180]),
+        *((f"meen-{row}", 128, 0.01, 200, [100, 150, 180]) for row in ("face", "vgg19", *MODELS_1_AND_2)),
+        *((f"meen-model3-{row}", 16, 0.01, 200, [100, 150, 180]) for row in MODEL_3),
         ("dagnet", 32, 1e-4, 30, []),
     ],
 )
@@ -92,6 +97,17 @@ def test_the_papers_other_numbers() -> None:
     assert factor(clips.schedule, 29, 1, 30) < 0.01  # a period ends with the training
     meen = of("meen")
     assert (meen.start, meen.momentum, meen.weight_decay, meen.augment.crop) == ("random", 0.9, 5e-4, "random")
+    for row in ("vgg19", *MODELS_1_AND_2, *(f"model3-{one}" for one in MODEL_3)):
+        model = of(f"meen-{row}")
+        assert model.head is not None
+        assert (model.augment, model.weight_decay, model.momentum) == (meen.augment, 5e-4, 0.9)
+        frozen = row not in ("vgg19", "model3-emotion")
+        assert (model.freeze, model.start) == ((True, "finetune:before") if frozen else (False, "none"))
+        assert list(model.networks) == (["backbone"] if frozen else [])
+    averaged = of("meen-model2-averaged").head
+    assert averaged == HeadChoice(
+        kind="meen:model2", dropout=0, options={"features": "averaged", "combine": "weighted"}
+    )
     assert (of("dagnet").augment.jitter, of("dagnet").augment.flip) == (0.4, True)
 
 
@@ -166,6 +182,15 @@ def test_filling_changes_no_preset() -> None:
         (HEADED | {"head": {"dropout": 0.5}}, "head.kind"),
         (HEADED | {"photos": SCENE | {"start": "here"}}, "start is 'here': use weights, random or finetune:NAME"),
         (HEADED | {"photos": SCENE | {"start": "random", "freeze_norm": True}}, "statistics that nothing measured"),
+        (HEADED | {"photos": SCENE | {"start": "random", "freeze": True}}, "would keep weights that nothing trained"),
+        (HEADED | {"photos": SCENE | {"start": "none"}}, "photos.start is none: leave photos out"),
+        ({"freeze": True, "start": "random"}, "freeze with start random would keep weights that nothing trained"),
+        ({"freeze": True, "freeze_norm": True}, "freeze_norm is given, and freeze is true, which keeps batch norm"),
+        ({"start": "none"}, "start is none, and there is no head: only one that reads pixels"),
+        (HEADED | {"start": "none", "photos": SCENE}, "photos is given, and start is none"),
+        (HEADED | {"start": "none", "freeze": True}, "freeze is given, and start is none: there is no network"),
+        (HEADED | {"start": "none", "tap": "feature"}, "tap is given, and start is none: there is no network"),
+        (HEADED | {"start": "none", "keep_last": True}, "keep_last is given and start is none"),
     ],
 )
 def test_what_is_refused(said: dict[str, Any], words: str) -> None:

@@ -156,3 +156,15 @@ def test_a_solver_that_does_not_end_says_so(variant: str) -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(SettingError, match=r"options\.C of head baselines:svm: .*greater than 0"):
         registry.options_of("baselines:svm", {"C": 0})
+
+
+@pytest.mark.parametrize("variant", ["logistic", "svm"])
+def test_a_class_that_counts_nothing_is_as_one_without_a_sample(
+    variant: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    batch = make_batch()
+    labels = labels_of(batch, 3)
+    head, loss = solve(variant, batch, labels, 3, (labels != 1).float())
+    assert head.classify.bias[1] == baselines.ABSENT
+    assert loss < 1
+    assert capfd.readouterr() == ("", "")
