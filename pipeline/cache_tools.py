@@ -212,7 +212,8 @@ def _why_sample(project: Project, sample: Sample) -> Lines:
         absent = unread or {"faces": faceless, "persons": personless}.get(one.kind, "")
         if one.command == "detect" and probed:
             absent = ""
-        head = f"{spec.name} ({spec.level}): "
+        of = names.get(spec.inputs.get("crops", "")) if spec.level == "person" else None  # two roles may be of one name
+        head = f"{spec.name} ({spec.level}{f', of {of}' if of else ''}): "
         block = project.store.open(spec)
         here = block.statuses(keys)
         if all(here) and keys:

@@ -43,7 +43,9 @@ def provenance(project: Project) -> dict[str, object]:
         file, digest = weights_of(role, spec, settings.extract, project.weights_folder, project.finetunes)
         stands_in = f"; stands in for {missing}" if missing else ""
         tuned = f" fine-tuned as {file.parent.name}" if file else ""
-        backbones[role] = f"{spec.name}{tuned}, {spec.licence}, sha256 {digest[:16]}, {spec.paper}{stands_in}"
+        sees = {"person": " over persons", "context": " over photos without the person"}
+        over = sees.get(settings.extract.roles[role].region or "", "")
+        backbones[role] = f"{spec.name}{tuned}{over}, {spec.licence}, sha256 {digest[:16]}, {spec.paper}{stands_in}"
         if catalogue.non_commercial(spec.licence):
             restricted[role] = f"the licence of {spec.name} allows no commercial use ({spec.licence})"
     finetunes, of_finetunes = _finetunes(settings.finetune)

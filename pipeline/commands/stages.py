@@ -111,7 +111,7 @@ def detect(folder: Path, max_failures: str | None, scheduler: str | None, worker
 @_max_failures
 @click.pass_obj
 def align(folder: Path, max_failures: str | None) -> None:
-    """Cut aligned crops of the faces, per template.
+    """Cut aligned crops of the faces, per template, and crops of persons where a backbone or a head reads them.
 
     \b
     Example:

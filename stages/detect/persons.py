@@ -53,6 +53,18 @@ class Persons:
         first, last = np.searchsorted(self.owner, [sample, sample + 1]).tolist()
         return slice(first, last)
 
+    def offsets(self, samples: int) -> np.ndarray:
+        """(n + 1,) int64 for n samples: the persons of sample i are those from `[i]` up to `[i + 1]`."""
+        return np.searchsorted(self.owner, np.arange(samples + 1)).astype(np.int64)
+
+    @property
+    def places(self) -> np.ndarray:
+        """(K, 2) int64: the frame that each is in, and which of the frame's persons it is."""
+        position = np.arange(len(self))
+        is_first = np.ones(len(self), bool)
+        is_first[1:] = (self.owner[1:] != self.owner[:-1]) | (self.frame[1:] != self.frame[:-1])
+        return np.stack([self.frame, position - np.maximum.accumulate(np.where(is_first, position, 0))], axis=1)
+
 
 def find_persons(samples: Sequence[Sample], detections: Detections) -> Persons:
     """The persons of samples that could be read.

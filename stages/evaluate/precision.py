@@ -4,6 +4,13 @@ The average precision of a class is the mean, over its samples, of the precision
 sum_k (R_k - R_(k-1)) P_k over the distinct scores from the highest on, as scikit-learn has it, without interpolation. A
 score that all samples share has the class's share of them.
 
+Intervals of one class are those of the percentiles, as of all other scores. The average precision of few samples is too
+high, the more so the fewer have the class, and that of a resample is higher still. Of one class this is small beside
+its spread, of a mean over many it is not: with 25 classes of 400 or of 3000 drawn samples, percentiles held the truth
+23 to 70 times of 100. So means, and differences of them, have the interval of the basic bootstrap (Davison & Hinkley,
+Bootstrap Methods and their Application, 1997, section 5.2), which takes off what resampling adds: 88 to 94 times of
+100. A mean may lie near its upper end, or with very rare classes above it.
+
 A resample changes what samples count, not their order. So each class is sorted once, and all resamples are two products
 of sparse matrices: how many samples, and how many of the class, each resample has between one score and the next.
 """
@@ -41,7 +48,7 @@ class Precisions:
     @property
     def mean(self) -> Estimate:
         """Mean over the classes that occur; in a resample, over those that occur in it."""
-        return estimate(float(mean_of_known(self.values)), mean_of_known(self.draws), self.n)
+        return _basic(float(mean_of_known(self.values)), mean_of_known(self.draws), self.n, 0)
 
     def by_class(self, classes: Sequence[str]) -> dict[str, Estimate]:
         """Each class's, with how many samples have it."""
@@ -53,7 +60,12 @@ class Precisions:
     def over(self, other: Precisions) -> Estimate:
         """The mean less that of another member on the same samples, resampled together. In [-1, 1]."""
         value = float(mean_of_known(self.values) - mean_of_known(other.values))
-        return estimate(value, mean_of_known(self.draws) - mean_of_known(other.draws), self.n)
+        return _basic(value, mean_of_known(self.draws) - mean_of_known(other.draws), self.n, -1)
+
+
+def _basic(value: float, draws: Floats, n: int, least: float) -> Estimate:
+    """A value in [least, 1] with the interval of the basic bootstrap: the percentiles of the draws mirrored at it."""
+    return estimate(value, np.clip(2 * value - draws, least, 1), n)
 
 
 def precisions(actual: NDArray[np.bool_], scores: Floats, bootstrap: Bootstrap) -> Precisions:

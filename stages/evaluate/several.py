@@ -33,6 +33,7 @@ from stages.evaluate.statistics import Bootstrap, Floats, Ints, rounded
 from stages.index.manifest import Manifest
 from stages.predictions import Kind, Predictions
 
+METHOD = "percentile bootstrap; of means over classes the basic bootstrap"
 SECTIONS: dict[Kind, str] = {"head": "heads", "finetuned": "finetuned"}
 
 
@@ -107,7 +108,7 @@ def section(
         "n": len(scored),
         "n_unscored": len(samples) - len(scored),
         "n_failed": len(scored) - len(answered),
-        "interval": interval_note(units, unit, resamples, seed),
+        "interval": {**interval_note(units, unit, resamples, seed), "method": METHOD},
         "classes": list(classes),
         "undefined": undefined,
         "baseline": as_scores(shares(table.actual, boot), classes),

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cache.keys import BlockSpec
+from cache.keys import PLAIN, BlockSpec
 from cache.store import Store
 from stages.align import run as align
+from stages.align.run import crops_block
 from stages.align.templates import template_of
 from stages.detect import run as detect
 from stages.detect.faces import Faces
@@ -24,12 +25,13 @@ from stages.errors import DataError, MediaError, WeightsError
 from stages.extract import run as extract
 from stages.extract.plan import RolePlan, plan_role
 from stages.extract.settings import IMPORTED, BatchSize, ExtractSettings
+from stages.extract.views import FLIP
 from stages.index.manifest import Manifest, Sample
 from stages.index.samples import open_frames
 from stages.ledger import Ledger
 from stages.predict.annotate import annotate
 from stages.predict.inputs import picture_name
-from stages.train.answering import infer
+from stages.train.answering import answers_of
 from stages.train.features import gather
 from stages.train.models import Ensemble, HeadModel
 
@@ -202,8 +204,14 @@ def _member(
     """sample_id -> probabilities (K,) and attention over all its faces, of the samples that have features."""
 
     def specs(names: tuple[str, ...]) -> list[BlockSpec]:
-        return [plans[role].blocks[tap] for role, _, tap in (name.partition("/") for name in names)]
+        return [
+            crops_block(name, detections.key, member.detect.faces)
+            if template_of(name) is not None
+            else plans[role].blocks[tap]
+            for name, (role, _, tap) in ((name, name.partition("/")) for name in names)
+        ]
 
+    mirrored = member.settings.answer == "mirrored"
     features = gather(
         samples,
         store,
@@ -212,8 +220,14 @@ def _member(
         specs(member.settings.global_),
         max_faces=member.settings.max_faces,
         ledger=ledger,
+        views=(PLAIN, FLIP) if mirrored else (PLAIN,),
+        inputs={name: specs(names) for name, names in member.settings.inputs.items()},
+        frames=member.settings.frames,
     )
-    probabilities, weights = infer(member.head, features.scaled(*member.scales))
+    ready = features.scaled(*member.scales, member.input_scales)
+    view = 1 if mirrored else None
+    probabilities, said = answers_of(member.head, ready, member.settings.loss.several, view)
+    weights = np.split(said.attention, features.offsets[1:-1])
     answers = {}
     for i, (sample, row, some) in enumerate(zip(features.samples, probabilities, weights, strict=True)):
         every = np.zeros(len(detections.faces(sample.sample_id)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from stages.predictions import Predictions
-from stages.report import charts, choice, pictures, tables, words
+from stages.report import charts, choice, pictures, several, tables, words
 from stages.report.inputs import ReportInputs
 from stages.whole import whole
 
@@ -21,7 +22,10 @@ def build_report(inputs: ReportInputs) -> str:
         DataError: a damaged row of detections or attention.
     """
     metrics = inputs.metrics
-    member = inputs.member
+    member, ranking = inputs.member, several.section(inputs.metrics, inputs.member)
+    ones = [*metrics["fused"], *words.trained(metrics)]
+    one = member if member in ones else next(iter(ones), None)
+    is_of_ranking = ranking is not None and member == ranking.member
     speaker = _speaker(inputs)
     found = choice.cases(speaker, inputs.manifest, metrics["split"]) if speaker else []
     chosen = choice.choose(found, inputs.gallery_size)
@@ -36,7 +40,9 @@ def build_report(inputs: ReportInputs) -> str:
             metrics=metrics,
             finetuned=bool(metrics.get("finetuned")),
             member=member,
-            headline=words.headline(metrics, member),
+            one=one,
+            ranking=ranking,
+            headline=(several if is_of_ranking else words).headline(metrics, member),
             verdict=words.verdict(metrics, member),
             how=words.how(metrics),
             results=tables.results(metrics),
@@ -44,8 +50,8 @@ def build_report(inputs: ReportInputs) -> str:
             seeds=charts.seeds_chart(metrics),
             subset_columns=columns,
             subset_rows=rows,
-            recalls=tables.recalls(metrics, member),
-            confusions=tables.confusions(metrics, member),
+            recalls=tables.recalls(metrics, one),
+            confusions=tables.confusions(metrics, one),
             speaker=speaker,
             attended=attended,
             tally=_tally(found, chosen),
@@ -78,8 +84,9 @@ def _attended(inputs: ReportInputs, shown: set[str]) -> str:
 
 def _tally(found: list[choice.Case], chosen: list[choice.Case]) -> list[tuple[str, int, int]]:
     """(outcome, shown, in all) for the gallery's caption."""
-    outcomes = (("right", True), ("wrong", False), ("not scored", None))
-    counts = [(word, sum(c.hit is hit for c in chosen), sum(c.hit is hit for c in found)) for word, hit in outcomes]
+    outcomes = ("right", "wrong", "ranked", "not scored")
+    shown, every = (Counter(case.outcome for case in some) for some in (chosen, found))
+    counts = [(word, shown[word], every[word]) for word in outcomes]
     return [row for row in counts if row[2]]
 
 

@@ -67,9 +67,9 @@ def cases(member: Predictions, manifest: Manifest, split: str) -> list[Case]:
 def choose(found: Sequence[Case], size: int) -> list[Case]:
     """At most `size` cases, a third of each kind as far as there are any: wrong, uncertain, right.
 
-    Wrong and right ones are taken class by class, the surest first; uncertain ones by the smallest margin. Of ranked ones
-    those of the highest scores are taken, class by class. What has no label or, where answers have one, several fills
-    what is left. The same cases in any order give the same choice.
+    Wrong and right ones are taken class by class, the surest first; uncertain ones by the smallest margin. Ranked ones
+    are taken class by class as well, the highest scores first. What is none of these fills what is left. The same cases
+    in any order give the same choice.
     """
     sure = sorted(found, key=lambda case: (-case.probability, case.sample.sample_id))
     unsure = sorted(found, key=lambda case: (case.margin, case.sample.sample_id))
@@ -98,8 +98,8 @@ def _because(case: Case, why: str) -> Case:
 
 
 def _by_class(ordered: Sequence[Case]) -> list[Case]:
-    """The first of each class, then the second of each, and so on; classes by name. Of ranked ones, of each class that is
-    answered first."""
+    """The first of each class, then the second of each, and so on; classes by name. A ranked one is of the class that
+    has its highest score."""
     rank: dict[str, int] = {}
     keyed = []
     for case in ordered:

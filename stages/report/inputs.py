@@ -13,6 +13,7 @@ from stages.errors import DataError, MissingInputError, SettingError
 from stages.index.manifest import Manifest
 from stages.ledger import Ledger
 from stages.predictions import Predictions, read_all
+from stages.report import several
 from stages.report.words import trained
 
 Row = Mapping[str, str]
@@ -35,7 +36,8 @@ class ReportInputs:
         title: of the page.
         gallery_size: how many photos to show, 0 to 200; 0 puts no photo into the file.
         headline: the member named before scoring that the first sentence speaks of; the first ensemble by name, or
-            else the first head, or else the first fine-tuned network, when None.
+            else the first head, or else the first fine-tuned network, when None. Those that answer with several labels
+            come after all others.
 
     Raises:
         SettingError: gallery_size out of range, or a headline that was not scored.
@@ -56,14 +58,15 @@ class ReportInputs:
     def __post_init__(self) -> None:
         if not 0 <= self.gallery_size <= MAX_GALLERY:
             raise SettingError(f"gallery_size is {self.gallery_size}: give 0 to {MAX_GALLERY}")
-        members = [*self.metrics["fused"], *trained(self.metrics)]
+        members = [*self.metrics["fused"], *trained(self.metrics), *several.names(self.metrics)]
         if self.headline is not None and self.headline not in members:
             raise SettingError(f"headline {self.headline!r} was not scored; choose one of {', '.join(members)}")
 
     @property
     def member(self) -> str | None:
         """Whom the first sentence speaks of: an ensemble, head or fine-tune; None when there is no member."""
-        return self.headline or next(iter([*self.metrics["fused"], *trained(self.metrics)]), None)
+        members = [*self.metrics["fused"], *trained(self.metrics), *several.names(self.metrics)]
+        return self.headline or next(iter(members), None)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.evaluate import several
 from stages.report.charts import Chart, Mark, Scale
-from stages.report.words import how, interval, percent, plural, points, signed_interval
+from stages.report.words import interval, percent, plural, points, signed_interval
 
 Found = Mapping[str, Any]
 """The section `several` of metrics."""
@@ -88,7 +88,7 @@ def section(metrics: Mapping[str, Any], member: str | None) -> Section | None:
     spoken = member if member in names(metrics) else names(metrics)[0]
     subsets = found["subsets"]
     return Section(
-        how=how(found),
+        how=_how(found),
         n=found["n"],
         n_unscored=found["n_unscored"],
         n_failed=found["n_failed"],
@@ -100,6 +100,14 @@ def section(metrics: Mapping[str, Any], member: str | None) -> Section | None:
         by_class=_by_class(found),
         subset_columns=tuple(f"{name or 'no subset'} (n = {one['n']})" for name, one in subsets.items()),
         subset_rows=tuple(_subsets(found)) if subsets else (),
+    )
+
+
+def _how(found: Found) -> str:
+    drawn = found["interval"]
+    return (
+        f"95\u202f% intervals: {drawn['method']}; {plural(drawn['resamples'], 'draw')} of "
+        f"{plural(drawn['n_units'], drawn['unit'])}"
     )
 
 
@@ -172,10 +180,10 @@ def _subsets(found: Found) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
     return [*rows, (_NO_RANKING, tuple(_texts(one["baseline"]) for one in subsets))]
 
 
-def headline(metrics: Mapping[str, Any], member: str) -> list[tuple[str, bool]]:
+def headline(metrics: Mapping[str, Any], member: str | None) -> list[tuple[str, bool]]:
     """The first sentences about a member of several labels, as `words.headline`."""
     found: Found = metrics["several"]
-    if not found["n"]:
+    if member is None or not found["n"]:
         return [(f"Nothing is scored on {metrics['split']}: no sample there has a label.", False)]
     kind, one = next((kind, one) for name, kind, one, _ in several.members(found) if name == member)
     who = {"fused": "The ensemble ", "head": "The head ", "finetuned": "The fine-tuned network "}[kind]

@@ -84,6 +84,24 @@ def probabilities_of(logits: np.ndarray, several: bool) -> np.ndarray:
     return scores_of(logits) if several else torch.softmax(torch.from_numpy(logits), -1).numpy()
 
 
+def answers_of(
+    head: nn.Module, features: Features, several: bool, mirrored: int | None = None, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, Answered]:
+    """Probabilities (n, K) float64 of the samples at `rows`, or of all, and what else a head says of them.
+
+    Args:
+        several: see `probabilities_of`.
+        mirrored: number of a view whose probabilities are averaged with those of the plain one; None: the plain one
+            alone. What the head looks at is that of the plain one.
+    """
+    said = answer(head, features, rows)
+    probabilities = probabilities_of(said.logits, several)
+    if mirrored is not None:
+        other = answer(head, features, rows, view=mirrored)
+        probabilities = (probabilities + probabilities_of(other.logits, several)) / 2
+    return probabilities, said
+
+
 def answer(
     head: nn.Module, features: Features, rows: np.ndarray | None = None, view: int = 0, size: int | None = None
 ) -> Answered:

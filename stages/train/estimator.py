@@ -119,9 +119,10 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
         table, y = self._given(X, y)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise OneClassError(f"y has one class only ({self.classes_[0]}): a head needs at least two")
         weights = _weights(sample_weight, len(labels))
+        counted = np.unique(labels if weights is None else labels[weights > 0])
+        if len(counted) < 2:
+            raise OneClassError(f"y has one class only ({self.classes_[counted[0]]}): a head needs at least two")
         if settings.class_weights == "balanced":
             weights = sample_weights(labels, len(self.classes_)) * (1.0 if weights is None else weights)
         state = self.random_state

@@ -70,7 +70,7 @@ class SeenBlocks:
 
     def rows(self, head: HeadSettings, samples: Sequence[Sample]) -> NDArray[np.bool_]:
         """Which samples any fine-tune behind a head's features has seen, (n,) bool; see `of_block`."""
-        return self._rows((*head.faces, *head.global_), samples)
+        return self._rows(head.blocks, samples)
 
     def _rows(self, names: Iterable[str], samples: Sequence[Sample]) -> NDArray[np.bool_]:
         found = np.zeros(len(samples), np.bool_)
@@ -89,7 +89,7 @@ class SeenBlocks:
         judged = [sample for sample in samples if sample.split == split]
         ids, splits = [s.sample_id for s in judged], [s.split for s in judged]
         for head, settings in heads.items():
-            for name in dict.fromkeys((*settings.faces, *settings.global_)):
+            for name in settings.blocks:
                 tuned = self._fine_tune(name)
                 of = f"fine-tune {tuned} of" if tuned else "the fine-tune of"
                 who = f"train.heads.{head}: {of} extract.backbones.{name.partition('/')[0]}"

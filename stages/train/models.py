@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from stages.train.rows import Scale
 from stages.train.settings import HeadSettings
 
 SCHEMA = 1
+_PARTS = ("mean", "deviation")
+_INPUT = "scale.inputs."
 _SCALES = ("faces.mean", "faces.deviation", "global.mean", "global.deviation")
 
 
@@ -46,6 +48,7 @@ class HeadModel:
         weights: role -> `backbone`, the `sha256` of its weights file, and its `licence`.
         shapes: of what the head is given.
         scales: of faces and of global features (mean 0, deviation 1 where not standardized).
+        input_scales: of inputs, those that are standardized.
         head: the module, in eval mode.
     """
 
@@ -59,6 +62,7 @@ class HeadModel:
     shapes: registry.Shapes
     scales: tuple[Scale, Scale]
     head: nn.Module
+    input_scales: Mapping[str, Scale] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ def save_head(folder: Path, model: HeadModel) -> None:
     }
     arrays = [value for scale in model.scales for value in scale]
     state = {f"scale.{name}": torch.from_numpy(a).contiguous() for name, a in zip(_SCALES, arrays, strict=True)}
+    for name, scale in model.input_scales.items():
+        both = zip(_PARTS, scale, strict=True)
+        state |= {f"{_INPUT}{name}.{part}": torch.from_numpy(array).contiguous() for part, array in both}
     state |= {f"head.{name}": value.contiguous() for name, value in model.head.state_dict().items()}
     temporary = _fresh(folder)
     save_file(state, temporary / "head.safetensors")
@@ -185,6 +192,11 @@ def _load_head(folder: Path) -> HeadModel:
         wrong = [a.shape for a, width in zip(arrays, widths, strict=True) if a.shape != (width,)]
         if wrong:
             raise ValueError(f"a scale has the shape {wrong[0]}")
+        of_inputs = {
+            name: (state.pop(f"{_INPUT}{name}.mean").numpy(), state.pop(f"{_INPUT}{name}.deviation").numpy())
+            for name in model.shapes.inputs
+            if f"{_INPUT}{name}.mean" in state
+        }
         model.head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
     except FileNotFoundError:
         raise DataError(f"{path} is not there; train the model again") from None
@@ -193,7 +205,7 @@ def _load_head(folder: Path) -> HeadModel:
         raise DataError(f"{path}: damaged, or of another model ({said}); train the model again") from None
     mean_f, deviation_f, mean_g, deviation_g = arrays
     model.head.eval()
-    return replace(model, scales=((mean_f, deviation_f), (mean_g, deviation_g)))
+    return replace(model, scales=((mean_f, deviation_f), (mean_g, deviation_g)), input_scales=of_inputs)
 
 
 def _described(about: Mapping[str, Any]) -> HeadModel:

@@ -28,8 +28,9 @@ class Prepared:
 
     Attributes:
         features: standardized where the settings say so; all views, the plain one first.
-        mirrored: number of the mirrored view; None: there is none.
+        mirrored: number of the view whose answers are averaged with the plain one's; None: there is none.
         scales: what they were standardized with; mean 0 and deviation 1 where they were not.
+        input_scales: of the inputs that were standardized: their vectors.
         labels: (n,) int64; -1 for a sample with no label or with several.
         splits: (n,) str.
         rows: positions of the training samples: of those that a loss takes (see `trainable`) the ones of split train.
@@ -39,6 +40,7 @@ class Prepared:
     features: Features
     mirrored: int | None
     scales: tuple[Scale, Scale]
+    input_scales: dict[str, Scale]
     labels: np.ndarray
     splits: np.ndarray
     rows: np.ndarray
@@ -47,7 +49,8 @@ class Prepared:
     @property
     def shapes(self) -> Shapes:
         """Of what a head is given."""
-        return Shapes(self.features.faces.shape[1], self.features.global_.shape[1])
+        inputs = {name: one.shape for name, one in self.features.inputs.items()}
+        return Shapes(self.features.faces.shape[1], self.features.global_.shape[1], inputs)
 
     def of_split(self, split: str, several: bool) -> np.ndarray:
         """Positions of the samples of a split that can be judged, and that no fine-tune has seen."""
@@ -110,11 +113,13 @@ def prepare(
     if head.faces and not head.global_ and not head.inputs and not np.diff(features.offsets)[rows].any():
         raise DataError(f"the training split has no face, and {head.kind} reads nothing else: use a head of photos")
     scales = features.scales(rows) if head.standardize else _no_scales(features)
+    of_inputs = features.input_scales(rows) if head.standardize else {}
     views = _views(inputs, head)
     return Prepared(
-        features.scaled(*scales),
-        views.index(FLIP) if FLIP in views else None,
+        features.scaled(*scales, of_inputs),
+        views.index(FLIP) if head.answer == "mirrored" else None,
         scales,
+        of_inputs,
         labels,
         splits,
         rows,
@@ -167,6 +172,8 @@ def _gather(
         ledger=ledger,
         views=_views(inputs, head),
         held_bytes=held_bytes,
+        inputs={name: [blocks[block] for block in names] for name, names in head.inputs.items()},
+        frames=head.frames,
     )
 
 

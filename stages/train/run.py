@@ -20,7 +20,7 @@ from stages.predictions import Predictions
 from stages.progress import counter
 from stages.train import attention as attention_files
 from stages.train import choosing
-from stages.train.answering import Answered
+from stages.train.answering import Answered, answers_of
 from stages.train.choosing import Choice
 from stages.train.features import HELD_BYTES, Features
 from stages.train.held_out import SeenBlocks
@@ -31,7 +31,7 @@ from stages.train.prepared import Prepared, need_two_classes, prepare, shared
 from stages.train.settings import HeadSettings, TrainSettings
 from stages.train.sources import Inputs, blocks_of, check, used, weights_of
 from stages.train.starts import read_start, require_starts_held_out
-from stages.train.tasks import Task, answers_of
+from stages.train.tasks import Task
 from stages.train.training import Job, Trained, number_of_processes, require_finite, seconds, train_jobs
 
 FOLDERS = ("predictions/heads", "predictions/folds", "attention/heads", "models/heads", "candidates/heads")
@@ -178,7 +178,7 @@ def _finish(inputs: Inputs, trained: Trained, task: Task, classes: tuple[str, ..
     """Answer all samples, and write what a head leaves."""
     job, ready = trained.job, task.ready
     name = f"{job.head}-s{job.seed}"
-    probabilities, said = answers_of(trained.module, job.settings, ready)
+    probabilities, said = answers_of(trained.module, ready.features, job.settings.loss.several, ready.mirrored)
     seen = ready.seen if task.start is None else ready.seen | task.start.has_seen(ready.features.samples)
     every = np.arange(len(ready.features))
     path = artifacts / "predictions" / "heads" / f"{name}.csv"
@@ -198,6 +198,7 @@ def _finish(inputs: Inputs, trained: Trained, task: Task, classes: tuple[str, ..
         shapes=ready.shapes,
         scales=ready.scales,
         head=trained.module,
+        input_scales=ready.input_scales,
     )
     save_head(artifacts / "models" / "heads" / name, model)
     right = {} if job.settings.loss.several else _accuracy(probabilities, ready, seen)
@@ -207,13 +208,15 @@ def _finish(inputs: Inputs, trained: Trained, task: Task, classes: tuple[str, ..
 def _write_folded(artifacts: Path, task: Task, trained: list[Trained], classes: tuple[str, ...]) -> None:
     """Answers to training samples by heads that have not seen them, a file for each seed."""
     ready, job = task.ready, trained[0].job
+    several = job.settings.loss.several
     for seed in task.seeds:
         rows = ready.rows
         values = np.empty((len(ready.features), len(classes)))
         for one in trained:
             if one.job.seed == seed and one.job.held_out is not None:
                 require_finite(one)
-                values[one.job.held_out] = answers_of(one.module, job.settings, ready, one.job.held_out)[0]
+                held = one.job.held_out
+                values[held] = answers_of(one.module, ready.features, several, ready.mirrored, held)[0]
         answered = rows[task.fold_of >= 0]
         none = np.zeros(len(ready.features), np.bool_)
         mine = Job(task.name, 0, job.settings, seed, ready, rows)

@@ -132,6 +132,12 @@ class HeadSettings(Settings):
         return self
 
     @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of all blocks that the head reads, each once."""
+        others = (name for names in self.inputs.values() for name in names)
+        return tuple(dict.fromkeys((*self.faces, *self.global_, *others)))
+
+    @property
     def candidates(self) -> int:
         """How many there are: 1 without a grid."""
         return math.prod(len(values) for values in self.grid.values())

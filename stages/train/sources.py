@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache.keys import BlockSpec
 from cache.store import Store
+from stages.align.run import PIXELS, crops_block, template_of
 from stages.detect.run import Detections
 from stages.detect.settings import DetectSettings
 from stages.errors import SettingError
@@ -36,7 +37,8 @@ class Inputs:
 
 
 def blocks_of(inputs: Inputs, settings: TrainSettings) -> dict[str, BlockSpec]:
-    """`ROLE/TAP` -> its block, of every role, and `imported/NAME` -> its block, of those that heads read.
+    """`ROLE/TAP` -> its block, of every role; `imported/NAME` and `TEMPLATE/pixels` -> its block, of those that heads
+    read.
 
     Raises:
         SettingError: imported features that the settings do not name, or of other faces.
@@ -48,6 +50,10 @@ def blocks_of(inputs: Inputs, settings: TrainSettings) -> dict[str, BlockSpec]:
     for name in read:
         spec = blocks[f"{IMPORTED}/{name}"] = find_imported(inputs.store, name, inputs.extract)
         check_faces(spec, faces)
+    for head in settings.heads.values():
+        for name in (name for names in head.inputs.values() for name in names):
+            if name not in blocks and template_of(name) is not None:
+                blocks[name] = crops_block(name, inputs.detections.key, inputs.detect.faces)
     return blocks
 
 
@@ -81,10 +87,41 @@ def check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec], views:
             if found.level != level or len(found.shape) != 1:
                 need = "faces" if level == "face" else "global"
                 raise SettingError(f"{where} is a {found.level} block of shape {found.shape}: it cannot be in {need}")
+    _check_inputs(name, head, blocks)
     try:
         registry.options_of(head.kind, head.options)
     except SettingError as error:
         raise SettingError(f"train.heads.{name}.{error}") from None
+
+
+_DIMENSIONS = {"vector": (1,), "map": (3,), "pixels": (3,), "features": (1, 3)}
+"""Of a row, by kind of input."""
+
+
+def _check_inputs(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec]) -> None:
+    """Refuse blocks that are not what the head's file reads beside faces' and photos' vectors."""
+    asked, where = registry.inputs_of(head.kind), f"train.heads.{name}.inputs"
+    if unknown := sorted(set(head.inputs) - set(asked)):
+        reads = ", ".join(asked) or "none"
+        raise SettingError(f"{where}.{unknown[0]}: {head.kind} has no such input; it has {reads}")
+    for key, (level, kind) in asked.items():
+        names = head.inputs.get(key, ())
+        if not names:
+            a_block = "TEMPLATE/pixels" if kind == "pixels" else "ROLE/TAP"
+            raise SettingError(
+                f"{where}.{key} is empty, and {head.kind} reads it: name a {kind} of a {level}, {a_block}"
+            )
+        for block in names:
+            if block not in blocks:
+                raise SettingError(f"{where}.{key}: {block!r} is not extracted; there is {', '.join(blocks)}")
+            found = blocks[block]
+            pixels = found.tap == PIXELS and len(found.shape) == 3
+            fits = len(found.shape) in _DIMENSIONS[kind] and pixels == (kind == "pixels")
+            if found.level != {"frame": "face"}.get(level, level) or not fits:
+                raise SettingError(
+                    f"{where}.{key}: {block!r} is a {found.level} block of shape {found.shape}, and {head.kind} reads "
+                    f"{kind} of a {level} there"
+                )
 
 
 def _check_views(name: str, head: HeadSettings, views: ViewSettings) -> None:
@@ -102,13 +139,14 @@ def _check_views(name: str, head: HeadSettings, views: ViewSettings) -> None:
 
 def names_of(settings: HeadSettings) -> list[tuple[str, str]]:
     """Role (or `imported`) and tap (or name) of each block that a head reads."""
-    named = (*settings.faces, *settings.global_, *(name for names in settings.inputs.values() for name in names))
-    return [(role, tap) for role, _, tap in (name.partition("/") for name in named)]
+    return [(role, tap) for role, _, tap in (name.partition("/") for name in settings.blocks)]
 
 
 def roles(settings: HeadSettings) -> list[str]:
     """Roles that a head reads, sorted."""
-    return sorted({role for role, _ in names_of(settings) if role != IMPORTED})
+    return sorted(
+        {role for role, tap in names_of(settings) if role != IMPORTED and template_of(f"{role}/{tap}") is None}
+    )
 
 
 def imported(settings: HeadSettings) -> list[str]:
@@ -117,13 +155,15 @@ def imported(settings: HeadSettings) -> list[str]:
 
 
 def used(inputs: Inputs, settings: HeadSettings) -> ExtractSettings:
-    """What a head reads, each role pinned to the backbone that played it: no stand-in, no change of mind."""
+    """What a head reads, each role pinned to the backbone that played it: no stand-in, no change of mind; and
+    the views that its answers are made of."""
     backbones = {
         role: inputs.extract.roles[role].model_copy(update={"backbone": inputs.plans[role].spec.name, "stand_in": None})
         for role in roles(settings)
     }
     names = {name: inputs.extract.imported[name] for name in imported(settings)}
-    return inputs.extract.model_copy(update={"backbones": backbones, "imported": names, "views": ViewSettings()})
+    views = ViewSettings(flip=settings.answer == "mirrored")
+    return inputs.extract.model_copy(update={"backbones": backbones, "imported": names, "views": views})
 
 
 def weights_of(inputs: Inputs, settings: HeadSettings) -> dict[str, dict[str, str]]:

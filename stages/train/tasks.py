@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import nn
 
 from stages.errors import DataError
 from stages.heads.losses import targets_of
 from stages.index.folds import folds_of
-from stages.train.answering import Answered, answer, probabilities_of
+from stages.train.answering import answers_of
 from stages.train.choosing import Choice, Tried, best_of, judge, score_name
 from stages.train.prepared import Prepared, shared
 from stages.train.settings import ChooseSettings, HeadSettings
@@ -103,9 +102,11 @@ class Task:
         tried, judged = [Tried(values) for values in self.head.chosen()], set[int]()
         for one in train(jobs):
             job, mine = one.job, tried[one.job.candidate]
+            features, several = job.ready.features, job.settings.loss.several
             rows = np.empty(0, np.int64) if job.held_out is None else job.held_out
-            targets = targets_of([job.ready.features.samples[i].labels for i in rows], classes, job.settings.loss)
-            found, loss = judge(score, answers_of(one.module, job.settings, job.ready, rows)[0], targets)
+            targets = targets_of([features.samples[i].labels for i in rows], classes, job.settings.loss)
+            answers, _ = answers_of(one.module, features, several, job.ready.mirrored, rows)
+            found, loss = judge(score, answers, targets)
             mine.scores.append(found)
             mine.losses.append(loss)
             judged.update(rows.tolist())
@@ -150,20 +151,3 @@ class Task:
                 "fine-tune has seen: give it some, or use train.choose.by: folds"
             )
         return rows
-
-
-def answers_of(
-    module: nn.Module, settings: HeadSettings, ready: Prepared, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, Answered]:
-    """Probabilities (n, K) float64 of the samples at `rows`, or of all, and what else the head says of them.
-
-    With `answer: mirrored` they are the mean of those of the plain and of the mirrored view; what the head looks at is
-    that of the plain one.
-    """
-    said = answer(module, ready.features, rows)
-    several = settings.loss.several
-    probabilities = probabilities_of(said.logits, several)
-    if settings.answer == "mirrored" and ready.mirrored is not None:
-        other = answer(module, ready.features, rows, view=ready.mirrored)
-        probabilities = (probabilities + probabilities_of(other.logits, several)) / 2
-    return probabilities, said

@@ -111,7 +111,7 @@ class Processes:
         """
         self._start()
         folder = self._share(source, labels)
-        levels = {name: replace(level, places=level.places[:0]) for name, level in source.levels.items()}
+        levels: dict[LevelName, Level] = {n: replace(one, places=one.places[:0]) for n, one in source.levels.items()}
         inputs: dict[str, LevelName] = {name: one.level for name, one in source.inputs.items()}
         found: list[list[Result]] = [[] for _ in blocks]
         try:

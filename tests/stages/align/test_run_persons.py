@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -178,8 +179,8 @@ def test_a_photo_that_is_gone_is_recorded(
 def test_clips_have_persons_in_each_frame(manifest: Manifest, tmp_path: Path, store: Store) -> None:
     write_clip(tmp_path / "clip.mp4", plan_clip(0, 0))
     times = probe(tmp_path / "clip.mp4").times_us[[0, 4, 9]]
-    sample = replace(manifest.samples[0], sample_id="clip", path="clip.mp4", media="video", content="")
-    sample = replace(sample, content=_sha256(tmp_path / "clip.mp4"))
+    content = hashlib.sha256((tmp_path / "clip.mp4").read_bytes()).hexdigest()
+    sample = replace(manifest.samples[0], sample_id="clip", path="clip.mp4", media="video", content=content)
     given = replace(sample, sample_id="given", boxes=(person(FIRST),))
     boxes = [[[100, 40, 120, 70]], [], [[20, 40, 40, 70], [200, 40, 220, 70]]]
     items = [
@@ -197,12 +198,6 @@ def test_clips_have_persons_in_each_frame(manifest: Manifest, tmp_path: Path, st
     assert template is not None
     for key, frame, box in zip(key_list(persons.keys), persons.frame.tolist(), persons.boxes, strict=True):
         assert np.array_equal(block.item(key)[0][0], PersonCutter(frames[frame]).cut(box, template))
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _faces(boxes: list[list[int]]) -> Faces:

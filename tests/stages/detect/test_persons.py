@@ -129,6 +129,8 @@ def test_clips_have_given_persons_in_every_frame_and_others_around_the_frame_s_o
     )
     assert found.owner.tolist() == [0, 0, 0, 1, 2, 2, 2]
     assert found.frame.tolist() == [0, 2, 2, 0, 0, 1, 2]
+    assert found.places.tolist() == [[0, 0], [2, 0], [2, 1], [0, 0], [0, 0], [1, 0], [2, 0]]
+    assert found.offsets(3).tolist() == [0, 3, 4, 7]
     at_face = (70, 35, 150, 200)
     wanted = [(at_face, 0), (at_face, 80_000), ((170, 35, 250, 200), 80_000), (at_face, None)]
     wanted += [((1, 2, 30, 40), time_us) for time_us in times.tolist()]
@@ -138,6 +140,7 @@ def test_clips_have_given_persons_in_every_frame_and_others_around_the_frame_s_o
 def test_no_samples_have_no_persons() -> None:
     found = find_persons([], detections({}))
     assert (len(found), found.boxes.shape, found.keys.dtype.itemsize) == (0, (0, 4), 16)
+    assert (found.places.shape, found.offsets(0).tolist()) == ((0, 2), [0])
 
 
 def test_a_sample_that_could_not_be_read_is_no_question() -> None:

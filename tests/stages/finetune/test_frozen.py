@@ -16,10 +16,11 @@ from stages.backbones.about import read_about
 from stages.backbones.preprocess import preprocess
 from stages.backbones.registry import build, get_spec
 from stages.errors import SettingError
-from stages.finetune import done, loop
+from stages.finetune import checkpoint, done, loop, seen
 from stages.finetune.batch import Draw, PixelBatch
 from stages.finetune.network import Backbone, EndToEnd, Finetuned
 from stages.finetune.run import Place, Result, run
+from stages.finetune.seen import Rows, Seen
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.start import reads_of
 from stages.finetune.tasks import task_of
@@ -41,6 +42,7 @@ BASE: dict[str, Any] = {
 }
 MODEL: dict[str, Any] = {"kind": "meen:model2", "dropout": 0.0, "options": {"width": 4, "features": "averaged"}}
 FROZEN: dict[str, Any] = BASE | {"start": "finetune:facenet", "freeze": True, "head": MODEL}
+TWICE = FROZEN | {"epochs": 2}
 PIXELS: dict[str, Any] = BASE | {"start": "none", "head": {"kind": "meen:model3_emotion", "options": {"width": 4}}}
 
 
@@ -64,11 +66,24 @@ def tune(corpus: Any, folder: Path, name: str, **said: Any) -> Result:
 
 
 @pytest.fixture(scope="module")
-def facenet(corpus: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of fine-tunes, with a face network."""
+def made(corpus: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The folder of fine-tunes with a face network, as such a one is written, and a model over it; and what came of
+    that. The real thing is in tests/pipeline/test_finetune_meen.py."""
     folder = tmp_path_factory.mktemp("finetunes")
-    tune(corpus, folder, "facenet", **BASE | {"unit": "face", "start": "random", "max_faces": 15})
-    return folder
+    net = build(FACE)
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean = torch.rand(layer.num_features)
+    file = checkpoint.save_parts(folder / "facenet", {"backbone": net}, {"backbone": FACE})["backbone"]
+    photo = Rows.of([corpus.manifest.by_id["b.png"]])
+    seen.write(file, Seen(seen.sha256_of(file), photo, Rows(), {}, None, ("face", "other"), 0, "random"))
+    return folder, tune(corpus, folder, "whole", **TWICE)
+
+
+@pytest.fixture(scope="module")
+def facenet(made: tuple[Path, Result]) -> Path:
+    """The folder of fine-tunes."""
+    return made[0]
 
 
 def stopped(patch: pytest.MonkeyPatch) -> None:
@@ -82,16 +97,13 @@ def stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop._Training, "end_epoch", ended)
 
 
-def test_the_face_network_stays_and_the_head_is_trained(
-    corpus: Any, facenet: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also after a stop, to the same bits."""
-    said = FROZEN | {"epochs": 2}
-    whole = tune(corpus, facenet, "whole", **said)
+def test_the_face_network_stays_and_the_head_is_trained(made: tuple[Path, Result]) -> None:
+    facenet, whole = made
     assert whole.started == (
         f"{FACE} starts from fine-tune facenet, and is not trained",
         "the head is new, for 2 classes: that fine-tune had a last layer instead",
     )
+    assert whole.seen.chain == (seen.sha256_of(facenet / "facenet" / "backbone.safetensors"),)
     assert whole.rows == {"train": 5, "val": 1}
     lacking = {s.sample_id for s, has in zip(whole.answers.samples, whole.answers.answered, strict=True) if not has}
     assert lacking == {"c.png"}, "it has no face"
@@ -101,36 +113,41 @@ def test_the_face_network_stays_and_the_head_is_trained(
     about = read_about(facenet / "whole" / "head.safetensors")
     options = {"width": 4, "features": "averaged", "combine": "concatenate"}
     assert (about["options"], about["inputs"], about["widths"]) == (options, {"late": [512, 5, 5]}, [0, 0])
+    assert done.differs(facenet / "whole", settings(**TWICE | {"freeze": False})).startswith("freeze was True")
+
+
+def test_after_a_stop_it_goes_on_to_the_same_bits(
+    corpus: Any, made: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facenet, whole = made
     with monkeypatch.context() as patch:
         stopped(patch)
         with pytest.raises(KeyboardInterrupt):
-            tune(corpus, facenet, "again", **said)
-    again = tune(corpus, facenet, "again", **said)
+            tune(corpus, facenet, "again", **TWICE)
+    again = tune(corpus, facenet, "again", **TWICE)
     assert again.history.gone_on
     for part in ("backbone", "head"):
         one, two = (facenet / name / f"{part}.safetensors" for name in ("whole", "again"))
         assert one.read_bytes() == two.read_bytes()
     assert np.array_equal(again.answers.probabilities, whole.answers.probabilities)
-    assert not tune(corpus, facenet, "again", **said).trained
-    assert done.differs(facenet / "again", settings(**said | {"freeze": False})).startswith("freeze was True")
+    assert not tune(corpus, facenet, "again", **TWICE).trained
 
 
 def test_a_head_goes_on_where_another_ended(corpus: Any, facenet: Path) -> None:
-    tune(corpus, facenet, "first", **FROZEN)
-    after = FROZEN | {"start": "finetune:first"}
-    assert tune(corpus, facenet, "second", **after).started[1] == "the head is kept from fine-tune first"
-    other = MODEL | {"options": MODEL["options"] | {"combine": "product"}}
-    assert "its options was" in tune(corpus, facenet, "second", **after | {"head": other}).started[1]
+    after = FROZEN | {"start": "finetune:whole"}
+    other = after | {"head": MODEL | {"options": MODEL["options"] | {"combine": "product"}}}
+    source, files = corpus.source(classes=("calm", "glad")), {"backbone": facenet / "whole" / "backbone.safetensors"}
+    network, said = task_of(source, settings(**after)).start(facenet, files)
+    assert said[1] == "the head is kept from fine-tune whole"
+    head = load_file(facenet / "whole" / "head.safetensors")
+    assert all(torch.equal(head[name], value) for name, value in network.parts()["head"].state_dict().items())
+    assert "its options was" in task_of(source, settings(**other)).start(facenet, files)[1][1]
 
 
 def test_pixels_alone_need_no_network_below(corpus: Any, tmp_path: Path) -> None:
     result = tune(corpus, tmp_path, "pixels", **PIXELS)
     assert result.started == ("the head is new, for 2 classes",)
-    assert {path.name for path in (tmp_path / "pixels").glob("*.s*")} == {
-        "head.safetensors",
-        "head.seen.json",
-        "steps.csv",
-    }
+    assert {path.name for path in (tmp_path / "pixels").glob("*.s*")} == {"head.safetensors", "head.seen.json"}
     assert result.weights == tmp_path / "pixels" / "head.safetensors"
     assert result.answers.answered.sum() == len(result.answers.samples) - 1
     assert not tune(corpus, tmp_path, "pixels", **PIXELS).trained
@@ -146,7 +163,7 @@ def test_head_and_face_network_see_the_same_crop(corpus: Any, facenet: Path) -> 
     given: list[HeadBatch] = []
     inputs: list[Tensor] = []
     network.head.register_forward_pre_hook(lambda _, args: given.append(args[0]))
-    network.faces.net.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    hook = network.faces.net.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     pixels = task.pixels(corpus.photos, varied=True)
     assert pixels.faces is not None
     crops = pixels.faces.crops
@@ -156,13 +173,14 @@ def test_head_and_face_network_see_the_same_crop(corpus: Any, facenet: Path) -> 
         for draw in draws:
             for batch in pixels.batches(np.arange(len(pixels)), len(pixels), draw):
                 network.train()(batch)
+    hook.remove()
     found = [places(one.inputs["pixels"][:, 0].numpy(), stored) for one in given]
     assert found[3] == [(2, 2, False)] * len(stored)
     assert all(len(set(of_epoch)) > 1 for of_epoch in found[:3])
     assert found[0] != found[1] != found[2]
-    for one, seen in zip(given, inputs, strict=True):
-        assert torch.equal(preprocess(one.inputs["pixels"][:, 0], network.faces.spec), seen)
-        expected = network.faces.net(seen)
+    for one, image in zip(given, inputs, strict=True):
+        assert torch.equal(preprocess(one.inputs["pixels"][:, 0], network.faces.spec), image)
+        expected = network.faces.net(image)
         for name in ("early", "mid", "late"):
             assert torch.equal(one.inputs[name][:, 0], expected[name])
         assert torch.equal(one.masks["frame"], torch.ones(len(stored), 1, dtype=torch.bool))

@@ -18,8 +18,9 @@ def test_the_docs_list_every_head() -> None:
     for name in registry.names():
         module, variant = registry.find(name)
         schedule = module.SCHEDULES[variant]
-        reads = ", ".join({"face": "faces", "global": "global"}[level] for level in module.NEEDS[variant])
-        expected.append([f"`{name}`", reads, f"{schedule['epochs']}, {schedule['step']}", module.SOURCES[variant]])
+        reads = [{"face": "faces", "global": "global"}[level] for level in module.NEEDS[variant]]
+        reads += [f"{wanted} ({told.level}, {told.kind})" for wanted, told in registry.inputs_of(name).items()]
+        expected.append([f"`{name}`", ", ".join(reads), f"{schedule['epochs']}, {schedule['step']}", module.SOURCES[variant]])
     assert [row[:4] for row in rows] == expected
     assert all(len(row) == 5 and row[4] for row in rows)
 
@@ -28,4 +29,7 @@ def test_every_table_of_a_file_is_of_its_variants() -> None:
     for name in registry.names():
         module, variant = registry.find(name)
         assert set(module.NEEDS) == set(module.SCHEDULES) == set(module.SOURCES) == set(module.VARIANTS), name
-        assert module.NEEDS[variant] in (("face",), ("global",), ("face", "global"))
+        assert module.NEEDS[variant] in ((), ("face",), ("global",), ("face", "global"))
+        assert module.NEEDS[variant] or registry.inputs_of(name), name
+        for table in ("INPUTS", "OPTIONS", "ALONE"):
+            assert set(getattr(module, table, ())) <= set(module.VARIANTS), name

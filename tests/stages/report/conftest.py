@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,3 +91,32 @@ def make_inputs(tmp_path: Path) -> Callable[..., ReportInputs]:
         provenance={"Kuleshov": "0.1.0", "Libraries": {"torch": "2", "numpy": "2"}, "Commands": ["a", "b"]},
     )
     return lambda **fields: replace(whole, **fields)
+
+
+def rank(member: Predictions) -> Predictions:
+    """The same with scores of several labels, higher for those that a sample has."""
+    has = np.array([[name in labels for name in member.classes] for labels in member.labels])
+    return replace(member, probabilities=(member.probabilities + 0.3 * has) / 1.3, several=True)
+
+
+@pytest.fixture
+def make_ranking(make_inputs: Callable[..., ReportInputs]) -> Callable[..., ReportInputs]:
+    """make_ranking(**fields): the same experiment with one or two labels a sample, all members answering several."""
+
+    def make(**fields: Any) -> ReportInputs:
+        whole = make_inputs()
+        manifest = Manifest(tuple(_with_second(sample, i) for i, sample in enumerate(whole.manifest.samples)))
+        labels = {sample.sample_id: sample.labels for sample in manifest.samples}
+        members = [replace(p, labels=tuple(labels[name] for name in p.sample_ids)) for p in whole.predictions]
+        ranking = [rank(member) for member in members]
+        metrics = evaluate(ranking, manifest, split="test", resamples=200)
+        return replace(whole, **{"manifest": manifest, "predictions": ranking, "metrics": metrics, **fields})
+
+    return make
+
+
+def _with_second(sample: Sample, i: int) -> Sample:
+    """Every other labelled sample has a second label."""
+    if not sample.labels or i % 2:
+        return sample
+    return replace(sample, labels=(*sample.labels, CLASSES[(CLASSES.index(sample.labels[0]) + 1) % 3]))

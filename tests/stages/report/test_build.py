@@ -321,13 +321,22 @@ def _with_long_names(inputs: ReportInputs) -> ReportInputs:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: layout is not checked")
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize(("width", "are_names_long"), [(390, False), (390, True), (1200, True)])
-def test_nothing_overflows(make_inputs: MakeInputs, tmp_path: Path, width: int, are_names_long: bool) -> None:
+def test_nothing_overflows(
+    make_inputs: MakeInputs,
+    make_ranking: MakeInputs,
+    tmp_path: Path,
+    width: int,
+    are_names_long: bool,
+    several: bool,
+) -> None:
     """The browser's window has a least width, so the page is measured in a frame of the width asked for.
 
     With names that no column could hold, a confusion matrix may scroll within itself, but never the page.
     """
-    inputs = make_inputs(provenance={"Blocks": {"detect": "ab" * 64, "Commands": ["kuleshov extract"] * 9}})
+    make = make_ranking if several else make_inputs
+    inputs = make(provenance={"Blocks": {"detect": "ab" * 64, "Commands": ["kuleshov extract"] * 9}})
     text = build_report(_with_long_names(inputs) if are_names_long else inputs)
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     assert "Content-Security-Policy" not in text

@@ -37,7 +37,13 @@ def role(name: str, taps: Mapping[str, BlockSpec], stands_in_for: str | None = N
     return RolePlan(name, spec, stands_in_for, dict(taps), None)
 
 
-FACE_PLAN = role("resnet29", {tap: block("resnet29", tap, "face", (width,)) for tap, width in FACE_WIDTHS.items()})
+GRID = block("resnet29", "grid", "face", (3, 4, 4))
+"""A map of each face."""
+
+FACE_PLAN = role(
+    "resnet29",
+    {tap: block("resnet29", tap, "face", (width,)) for tap, width in FACE_WIDTHS.items()} | {"grid": GRID},
+)
 GLOBAL_PLAN = role(
     "effnet_lite0",
     {
@@ -98,6 +104,8 @@ class World:
         if faces and len(boxes):
             for tap, rows in self.faces[name].items():
                 self.waiting.append((FACE_PLAN.blocks[tap], key, rows))
+            grid = shift + np.random.default_rng(len(self.samples)).normal(size=(len(boxes), *GRID.shape))
+            self.waiting.append((GRID, key, grid.astype(np.float32)))
         if globals_:
             self.waiting.append((GLOBAL_PLAN.blocks["pooled"], item_key(sample.content), self.globals_[name][None]))
 

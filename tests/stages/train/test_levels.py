@@ -14,6 +14,7 @@ from stages.errors import DataError, SettingError
 from stages.heads import registry
 from stages.ledger import Ledger
 from stages.train.answering import infer
+from stages.train.attention import read_looks
 from stages.train.features import gather
 from stages.train.models import load
 from stages.train.run import run
@@ -22,15 +23,27 @@ from stages.train.settings import TrainSettings
 BLOCKS = {"face": ("faces", "resnet29/embedding"), "global": ("global", "effnet_lite0/pooled")}
 
 
+LOOKING = ("temporal", "average", "independent", "attention", "shift")
+
+
 def settings_of(kind: str, **changes: Any) -> TrainSettings:
     """One head, with the blocks that it reads."""
     module, variant = registry.find(kind)
-    blocks = {key: [block] for key, block in (BLOCKS[level] for level in module.NEEDS[variant])}
+    blocks: dict[str, Any] = {key: [block] for key, block in (BLOCKS[level] for level in module.NEEDS[variant])}
+    if asked := registry.inputs_of(kind):
+        named = {"vector": "embedding", "features": "embedding", "map": "grid"}
+        blocks["inputs"] = {name: [f"resnet29/{named[one.kind]}"] for name, one in asked.items()}
     head = {"kind": kind, "epochs": 15, "batch_size": 8, "learning_rate": 0.03, "dropout": 0.2, **blocks, **changes}
     return TrainSettings.model_validate({"seeds": [0], "heads": {"h": head}})
 
 
-@pytest.mark.parametrize("kind", registry.names())
+def _small(kind: str) -> bool:
+    """Heads that read pixels or persons have networks of their own, and their own tests."""
+    inputs = registry.inputs_of(kind).values()
+    return all(one.level == "frame" and one.kind != "pixels" for one in inputs)
+
+
+@pytest.mark.parametrize("kind", [*filter(_small, registry.names())])
 def test_every_head_trains_and_its_model_answers_the_same(populated: Any, tmp_path: Path, kind: str) -> None:
     settings = settings_of(kind)
     [trained] = run(populated.inputs(), settings, tmp_path, Ledger("train"))
@@ -46,11 +59,29 @@ def test_every_head_trains_and_its_model_answers_the_same(populated: Any, tmp_pa
         for some in (head.faces, head.global_)
     ]
     features = gather(
-        inputs.manifest.samples, inputs.store, inputs.detections, *blocks, max_faces=15, ledger=Ledger("predict")
+        inputs.manifest.samples,
+        inputs.store,
+        inputs.detections,
+        *blocks,
+        max_faces=15,
+        ledger=Ledger("predict"),
+        inputs={
+            name: [inputs.plans["resnet29"].blocks[b.partition("/")[2]] for b in some]
+            for name, some in head.inputs.items()
+        },
     )
-    answered, _ = infer(model.head, features.scaled(*model.scales))
+    answered, _ = infer(model.head, features.scaled(*model.scales, model.input_scales))
     np.testing.assert_allclose(answered, found.probabilities, atol=1e-6)
-    assert set(model.extract.backbones) == {block.partition("/")[0] for block in (*head.faces, *head.global_)}
+    assert set(model.extract.backbones) == {block.partition("/")[0] for block in head.blocks}
+    looks = tmp_path / "attention" / "heads" / "h-s0.safetensors"
+    assert looks.exists() == ("frames" in head.inputs and kind.rpartition(":")[2] in LOOKING)
+    if looks.exists():
+        ids, looked = read_looks(looks)
+        assert ids == found.sample_ids
+        assert looked.offsets[-1] == 30  # of the 40 samples a quarter has no face
+        frames = looked.values.get("frames")
+        if frames is not None:
+            np.testing.assert_allclose(frames, 1, atol=1e-3)  # one frame each
 
 
 def test_a_head_of_photos_gives_faces_no_weight(populated: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.train.population.draws import Draws, rate_used
@@ -48,6 +48,30 @@ def test_numbers_are_those_of_philox(numbers: Callable[..., np.random.Philox]) -
     views = draws.views(11, 4, 20, 3)
     assert np.array_equal(views, np.random.Generator(numbers(11, 2, 4)).integers(3, size=20))
     assert set(draws.views(11, 4, 200, 3).tolist()) == {0, 1, 2}
+
+
+@given(seed=seeds, epoch=st.integers(0, 9), counts=st.lists(st.integers(0, 9), max_size=6), number=st.integers(1, 5))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_frames_are_drawn_without_putting_back(
+    chosen: Callable[..., np.ndarray], seed: int, epoch: int, counts: list[int], number: int
+) -> None:
+    found = Draws().frames(seed, epoch, np.array(counts, np.int64), number)
+    assert np.array_equal(found, chosen(seed, epoch, counts, number))
+    for frames, count in zip(found.tolist(), counts, strict=True):
+        real = frames[: min(count, number)]
+        assert sorted(set(real)) == real  # ascending, each once
+        assert all(0 <= frame < count for frame in real)
+        assert frames[len(real) :] == [-1] * (number - len(real))
+
+
+def test_every_choice_of_frames_is_as_likely() -> None:
+    """Two of four: six pairs, each within five standard deviations of 6,000 / 6."""
+    found = Draws().frames(5, 0, np.full(6000, 4), 2)
+    pairs, times = np.unique(found, axis=0, return_counts=True)
+    assert len(pairs) == 6
+    assert np.abs(times - 1000).max() < 5 * (6000 * 5 / 36) ** 0.5
+    assert not np.array_equal(found, Draws().frames(5, 1, np.full(6000, 4), 2))
+    assert not np.array_equal(found, Draws().frames(6, 0, np.full(6000, 4), 2))
 
 
 def test_everything_that_names_a_mask_changes_it() -> None:

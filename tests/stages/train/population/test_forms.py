@@ -15,13 +15,14 @@ from stages.heads import registry
 from stages.heads.batch import HeadBatch, HeadOutput
 from stages.heads.gupta2018 import GuptaHead
 from stages.train.features import Features
+from stages.train.inputs import LevelName
 from stages.train.population.engine import train_population
 from stages.train.population.forms import form_of
 from stages.train.population.generic import Generic
 from stages.train.population.members import Member, Plan
 from stages.train.population.net import Net, Value
 
-KINDS = registry.names()
+KINDS = [kind for kind in registry.names() if not registry.alone(kind) and registry.fitter(kind) is None]
 WITH_FORM = (
     *("gupta2018:average", "gupta2018:attention_a", "gupta2018:attention_b", "gupta2018:attention_c"),
     *("gupta2018:faces", "ours:gated", "tan2017:global"),
@@ -31,7 +32,16 @@ CASES = [(kind, True) for kind in KINDS] + [(kind, False) for kind in WITH_FORM]
 
 def build(kind: str, seed: int, dropout: float = 0.5) -> nn.Module:
     torch.manual_seed(seed)
-    return registry.build(kind, registry.Shapes(*widths(kind)), 3, dropout)
+    shapes = {name: shape for name, (_, shape) in inputs(kind).items()}
+    return registry.build(kind, registry.Shapes(*widths(kind), shapes), 3, dropout)
+
+
+def inputs(kind: str) -> dict[str, tuple[LevelName, tuple[int, ...]]]:
+    """Levels and shapes of the rows of frames or persons that a head reads."""
+    return {
+        name: (told.level, (9,) if told.kind == "vector" else (9, 2, 3))
+        for name, told in registry.inputs_of(kind).items()
+    }
 
 
 def widths(kind: str) -> tuple[int, int]:
@@ -48,7 +58,7 @@ def test_a_member_is_what_a_plain_loop_makes_of_it(
     loop: Callable[..., None],
 ) -> None:
     """SGD with momentum; two epochs, the second at a tenth of the rate; two views, dropout and batch norm on."""
-    features = drawn(60, widths(kind), views=2)
+    features = drawn(60, widths(kind), views=2, inputs=inputs(kind))
     labels = np.random.default_rng(1).integers(0, 3, 60)
     rows = np.random.default_rng(2).permutation(60)[:33]
     dropout = 0.25 if generic else 0.5
