@@ -27,6 +27,7 @@ from stages.tables import write_csv
 
 COLUMNS = ("sample_id", "split", "label")
 SEVERAL_COLUMNS = ("sample_id", "split", "labels")
+_TAIL = 16.0  # the logit from which on a score is no sigmoid
 TOLERANCE = 1e-3
 """How far from one a row's probabilities may sum: rounding to 7 digits stays far below it, logits do not."""
 
@@ -154,14 +155,13 @@ def _value_problem(p: Predictions) -> str | None:
 
 
 def scores_of(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """What a head of several labels answers: the sigmoid of each logit.
+    """What a head of several labels answers: the sigmoid of each logit, which does not end at 0 and 1.
 
     Where the loss is `multi_label` it is the label's probability. Average precision is of the order of samples, and the
-    sigmoid keeps it, where a softmax, to which the other classes belong, would not.
-
-    It is computed in float64. That tells neighbours among float32 logits apart up to 20 (but for those within 1e-8 of
-    0), where float32 has 1 from 17 on; above 37 all are 1. `write` keeps all of its digits: rounded to 7, enough for a
-    probability, all logits above 17 would be one score.
+    sigmoid keeps it, where a softmax, to which the other classes belong, would not. But a sigmoid of float32 is 1 from
+    a logit of 17 on and one of float64 from 37 on, and heads of few samples have such logits. So beyond 16, where it is
+    1e-7 from its end, what is left falls as 1/|logit|: neighbours among float32 logits stay apart up to 1000 (but for
+    those within 1e-8 of 0). `write` keeps all digits: rounded to 7, all logits above 17 would be one score.
 
     Args:
         logits: float32 or float64, any shape.
@@ -169,7 +169,9 @@ def scores_of(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     Returns:
         float64 in [0, 1], the same shape.
     """
-    return expit(np.asarray(logits, np.float64))
+    given = np.asarray(logits, np.float64)
+    left = expit(-_TAIL) * _TAIL / np.maximum(np.abs(given), _TAIL)
+    return np.where(np.abs(given) <= _TAIL, expit(given), np.where(given > 0, 1 - left, left))
 
 
 def split_name(name: str, kind: Kind) -> tuple[str, int | None]:

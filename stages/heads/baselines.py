@@ -125,7 +125,7 @@ def fit(
         options: `LogisticOptions` or `SvmOptions`, which say what is solved.
 
     Raises:
-        DataError: fewer than two classes among the labels, or a feature that is not finite.
+        DataError: fewer than two classes among the labels, one that is no class, or a feature that is not finite.
         SettingError: the solver did not come to an end in `max_iter` iterations.
     """
     from threadpoolctl import threadpool_limits
@@ -135,6 +135,8 @@ def fit(
         x = head.pooled(batch)[0].double().numpy()
     y, counts = labels.numpy(), np.ones(len(labels)) if weights is None else weights.double().numpy()
     counted = counts > 0  # liblinear prints a line for a class whose samples all count 0
+    if (y < 0).any():
+        raise DataError("baselines: a training sample has no label, or several: use loss.kind cross_entropy")
     if len(np.unique(y[counted])) < 2:
         raise DataError("baselines: the training samples are of fewer than two classes: label more samples")
     if not np.isfinite(x).all():

@@ -45,12 +45,14 @@ class Prediction:
 
     Attributes:
         sample: the photo or clip.
-        probabilities: class -> probability.
+        probabilities: class -> probability; of heads of several labels a score of each class by itself, in [0, 1], see
+            `stages.predictions.scores_of`.
         faces: all faces found, of a clip those in all of the frames looked at.
         attention: (n,) weight of each face, averaged over the ensemble's members; a face that a head left out counts 0.
         frame: (n,) int64, the frame that each face is in, from 0 on; all 0 in a photo.
         tracks: (n,) int64, who each face of a clip is: faces of one number are one person's.
         times_us: (T,) presentation times of the frames looked at, in microseconds; None: a photo.
+        several: whether it is that of heads of several labels.
     """
 
     sample: Sample
@@ -60,6 +62,7 @@ class Prediction:
     frame: np.ndarray
     tracks: np.ndarray
     times_us: np.ndarray | None
+    several: bool = False
 
     @property
     def shown_frame(self) -> int:
@@ -72,7 +75,7 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable class."""
+        """The most probable class, or the one with the highest score."""
         return max(self.probabilities, key=lambda name: self.probabilities[name])
 
 
@@ -102,6 +105,11 @@ def run(
     for member in model.members[1:]:
         if member.classes != first.classes or member.detect != first.detect:
             raise DataError(f"model {model.name!r}: {member.name} and {first.name} differ in classes or detection")
+        if member.settings.loss.several != first.settings.loss.several:
+            raise DataError(
+                f"model {model.name!r}: of {member.name} and {first.name} one answers with several labels, the other "
+                "with one: their numbers have no mean; fuse them apart and predict with either"
+            )
     if first.detect.faces == "given":
         raise DataError(
             f"model {model.name!r} was trained on face boxes given with the data (detect.faces: given), which new "
@@ -188,6 +196,7 @@ def _answers(
             frame=detections.places(sample.sample_id)[:, 0],
             tracks=detections.tracks(sample.sample_id),
             times_us=detections.times.get(sample.sample_id),
+            several=model.members[0].settings.loss.several,
         )
         for sample in samples
     ]
@@ -239,6 +248,9 @@ def _member(
 def write(predictions: list[Prediction], classes: tuple[str, ...], out: Path, ledger: Ledger) -> Iterator[Path]:
     """Write predictions.csv, predictions.jsonl and an annotated picture each; yields each path when it is written.
 
+    Probabilities have 7 digits. Scores of several labels, by which photos are ranked, have all of theirs, and are
+    `scores` in predictions.jsonl; `predicted` is the class with the highest one, however low it is.
+
     A clip's picture is its `shown_frame`. What cannot be opened any more is recorded in the ledger and has no picture.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -248,7 +260,7 @@ def write(predictions: list[Prediction], classes: tuple[str, ...], out: Path, le
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(("file", "predicted", "faces", "picture", *classes))
         for one, picture in zip(predictions, pictures, strict=True):
-            values = (f"{one.probabilities[name]:.7g}" for name in classes)
+            values = (repr(v) if one.several else f"{v:.7g}" for v in (one.probabilities[name] for name in classes))
             writer.writerow((one.sample.sample_id, one.label, len(one.faces), picture, *values))
     yield out / "predictions.csv"
     with open(out / "predictions.jsonl", "w", encoding="utf-8") as handle:
@@ -276,6 +288,12 @@ def _picture(one: Prediction) -> Image.Image:
     return image
 
 
+def _numbers(one: Prediction) -> dict[str, dict[str, float]]:
+    if one.several:
+        return {"scores": one.probabilities}
+    return {"probabilities": {name: round(value, 6) for name, value in one.probabilities.items()}}
+
+
 def _as_json(one: Prediction, picture: str) -> dict[str, object]:
     times_s = None if one.times_us is None else (one.times_us / 1e6).tolist()
     return {
@@ -283,7 +301,7 @@ def _as_json(one: Prediction, picture: str) -> dict[str, object]:
         "picture": picture,
         **({} if times_s is None else {"picture_s": times_s[one.shown_frame], "frames_s": times_s}),
         "predicted": one.label,
-        "probabilities": {name: round(value, 6) for name, value in one.probabilities.items()},
+        **_numbers(one),
         "faces": [
             {
                 "box": [round(float(v), 2) for v in box],

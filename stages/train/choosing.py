@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 
-from stages.errors import SettingError
+from stages.errors import DataError, SettingError
 from stages.tables import write_csv
 from stages.train.settings import ChooseSettings
 
-OWN_COLUMNS = ("candidate", "score", "sd", "loss", "runs", "n", "chosen")
+OWN_COLUMNS = ("candidate", "score", "sd", "loss", "runs", "n", "by", "chosen")
 
 
 @dataclass
@@ -61,15 +62,17 @@ class Choice:
     n: int
 
     @property
+    def by(self) -> str:
+        """What they were compared by, and where."""
+        return f"{self.score} on {self.where}"
+
+    @property
     def said(self) -> str:
         """The choice in one line: the best, of how many, by what, of how many samples."""
         one = self.tried[self.best]
         values = ", ".join(f"{key} {value}" for key, value in one.values.items())
         deviation = "" if one.deviation is None else f", sd {one.deviation:.3f} over {len(one.scores)} runs"
-        return (
-            f"{values}: best of {len(self.tried)} candidates by {self.score} on {self.where} ({one.score:.3f}"
-            f"{deviation}; n = {self.n})"
-        )
+        return f"{values}: best of {len(self.tried)} candidates by {self.by} ({one.score:.3f}{deviation}; n = {self.n})"
 
 
 def score_name(settings: ChooseSettings, several: bool) -> str:
@@ -128,8 +131,8 @@ def best_of(head: str, tried: Sequence[Tried], score: str) -> int:
 
 
 def write(path: Path, choice: Choice) -> None:
-    """Write the candidates of a head: what each sets, its mean score and loss, their deviation, and how many runs and
-    different samples these are of."""
+    """Write the candidates of a head: what each sets, its mean score and loss, their deviation, how many runs and
+    different samples these are of, and what was compared."""
     keys = [*choice.tried[0].values]
 
     def row(number: int, one: Tried) -> tuple[str, ...]:
@@ -137,7 +140,44 @@ def write(path: Path, choice: Choice) -> None:
         numbers = ("" if value is None else f"{value:.6g}" for value in found)
         set_to = (str(one.values[key]) for key in keys)
         chosen = "yes" if number == choice.best else ""
-        return (str(number), *set_to, *numbers, str(len(one.scores)), str(choice.n), chosen)
+        return (str(number), *set_to, *numbers, str(len(one.scores)), str(choice.n), choice.by, chosen)
 
     columns = (OWN_COLUMNS[0], *keys, *OWN_COLUMNS[1:])
     write_csv(path, columns, (row(number, one) for number, one in enumerate(choice.tried)))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A head's choice as a table of candidates tells it.
+
+    Attributes:
+        candidates: how many there were.
+        by: what they were compared by, and where.
+        n: samples they were judged by.
+        values: setting -> what the best one has.
+    """
+
+    candidates: int
+    by: str
+    n: int
+    values: dict[str, str]
+
+
+def read_all(folder: Path) -> dict[str, Chosen]:
+    """Head -> its choice, of the tables that `write` wrote to a folder.
+
+    Raises:
+        DataError: a file that is none of these tables.
+    """
+    return {path.stem: _read(path) for path in sorted(folder.glob("*.csv"))}
+
+
+def _read(path: Path) -> Chosen:
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+        [best] = [row for row in rows if row["chosen"]]
+        values = {key: value for key, value in best.items() if key not in OWN_COLUMNS}
+        return Chosen(len(rows), best["by"], int(best["n"]), values)
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is no table of candidates ({error}); run kuleshov train again") from None

@@ -17,6 +17,7 @@ from cache.dtypes import given
 from cache.keys import PLAIN, BlockSpec, item_keys, key_array, key_list, view_key
 from cache.store import Store
 from stages.detect.detections import Detections, Picked
+from stages.detect.persons import find_persons
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.extract.items import keys_of
 from stages.extract.settings import IMPORTED
@@ -142,8 +143,8 @@ def gather(
     Args:
         views: names of the views to read, the plain one first; imported features have no other view.
         held_bytes: features that take more stay in the store.
-        inputs: what else the head reads: name -> blocks of level face for rows of frames, of vectors, which are joined,
-            or one of maps or pixels.
+        inputs: what else the head reads: name -> blocks of level face for rows of frames, or of level person, of
+            vectors, which are joined, or one of maps or pixels.
         frames: how many frames training and answers see.
 
     Raises:
@@ -155,7 +156,7 @@ def gather(
     others = {name: [store.open(s) for s in specs] for name, specs in (inputs or {}).items()}
     _check_inputs(others, views)
     every = {block.spec.key: block for blocks in (faces, *others.values()) for block in blocks}
-    kept = _complete(samples, detections, list(every.values()), globals_, views, ledger)
+    kept = _complete(samples, detections, [*every.values(), *globals_], views, ledger)
     if samples and not kept:
         names = ", ".join(block.spec.name for block in [*every.values(), *globals_])
         raise MissingInputError(f"no sample has all of its features ({names}); run kuleshov extract")
@@ -168,7 +169,9 @@ def gather(
     face_rows = _stored(faces, [picked.keys] * len(faces), picked.counts, keep, views)
     global_rows = _global_rows(globals_, kept, detections, views)
     offsets = _offsets(np.bincount(owner, minlength=len(kept)))
-    levels, rows = _frame_rows(others, kept, detections, picked, counts, views, frames or FrameSettings())
+    levels, rows = _frame_rows(_of(others, "face"), kept, detections, picked, counts, views, frames or FrameSettings())
+    of_persons, more = _person_rows(_of(others, "person"), kept, detections, max_faces, views)
+    levels, rows = levels | of_persons, rows | more
     few = face_rows.nbytes + global_rows.nbytes + sum(one.nbytes for one in rows.values()) <= held_bytes
     return Features(
         samples=tuple(kept),
@@ -179,7 +182,10 @@ def gather(
         boxes=boxes[keep] / np.tile(sizes, 2)[owner],
         global_=global_rows.held() if few else global_rows,
         views=len(views),
-        inputs={name: InputRows("frame", one.held() if few else one) for name, one in rows.items()},
+        inputs={
+            name: InputRows("person" if name in more else "frame", one.held() if few else one)
+            for name, one in rows.items()
+        },
         levels=levels,
     )
 
@@ -189,8 +195,10 @@ def _check_inputs(inputs: Mapping[str, Sequence[Block]], views: Sequence[str]) -
     for name, blocks in inputs.items():
         for block in blocks:
             spec = block.spec
-            if spec.level != "face":
-                raise SettingError(f"inputs.{name}: {spec.name} has rows of level {spec.level}; name a face block")
+            if spec.level not in ("face", "person") or spec.level != blocks[0].spec.level:
+                raise SettingError(
+                    f"inputs.{name}: {spec.name} has rows of level {spec.level}; name blocks of faces, or of persons"
+                )
             if len(spec.shape) > 1 and len(blocks) > 1:
                 raise SettingError(
                     f"inputs.{name}: {spec.name} has rows of shape {spec.shape}, which cannot be joined with those of "
@@ -228,11 +236,35 @@ def _frame_rows(
     return {"frame": level}, rows
 
 
+def _of(inputs: Mapping[str, Sequence[Block]], level: str) -> dict[str, Sequence[Block]]:
+    """The inputs whose blocks are of a level."""
+    return {name: blocks for name, blocks in inputs.items() if blocks[0].spec.level == level}
+
+
+def _person_rows(
+    inputs: Mapping[str, Sequence[Block]],
+    samples: Sequence[Sample],
+    detections: Detections,
+    most: int,
+    views: Sequence[str],
+) -> tuple[dict[LevelName, Level], dict[str, StoredRows]]:
+    """Level `person` and the rows of its inputs, where there are any; of a sample with more than `most` persons the
+    largest, by the area of their boxes."""
+    if not inputs:
+        return {}, {}
+    persons = find_persons(samples, detections)
+    counts = np.bincount(persons.owner, minlength=len(samples))
+    kept, _ = _largest(persons.boxes, counts, most)
+    level = Level(_offsets(np.bincount(persons.owner[kept], minlength=len(samples))), persons.places[kept])
+    each = np.ones(len(persons), np.int64)
+    rows = {name: _stored(blocks, [persons.keys] * len(blocks), each, kept, views) for name, blocks in inputs.items()}
+    return {"person": level}, rows
+
+
 def _complete(
     samples: Sequence[Sample],
     detections: Detections,
-    faces: Sequence[Block],
-    globals_: Sequence[Block],
+    blocks: Sequence[Block],
     views: Sequence[str],
     ledger: Ledger,
 ) -> list[Sample]:
@@ -244,22 +276,21 @@ def _complete(
         else:
             readable.append(sample)
     good = np.ones(len(readable), bool)
-    for level, blocks in (("face", faces), ("global", globals_)):
-        for block in blocks:
-            plain, owners = _keys(block, readable, detections, level)
-            keys = _viewed(plain, views, block)
-            owner = np.tile(owners, len(views))
-            counts = block.count(keys)
-            if len(keys) and (counts < 0).all():
-                raise MissingInputError(
-                    f"{block.spec.name}: the store has no features of these samples; run {_remedy(block)}"
-                )
-            bare = np.flatnonzero(counts <= 0)  # who has a row has not failed
-            for i, status in zip(owner[bare].tolist(), block.statuses(keys[bare]), strict=True):
-                if status != "ok":
-                    good[i] = False
-                    detail = f"{block.spec.name}: {status or 'missing'}; run {_remedy(block)}"
-                    ledger.record(readable[i].sample_id, "no_features", detail)
+    for block in blocks:
+        plain, owners = _keys(block, readable, detections, block.spec.level)
+        keys = _viewed(plain, views, block)
+        owner = np.tile(owners, len(views))
+        counts = block.count(keys)
+        if len(keys) and (counts < 0).all():
+            raise MissingInputError(
+                f"{block.spec.name}: the store has no features of these samples; run {_remedy(block)}"
+            )
+        bare = np.flatnonzero(counts <= 0)  # who has a row has not failed
+        for i, status in zip(owner[bare].tolist(), block.statuses(keys[bare]), strict=True):
+            if status != "ok":
+                good[i] = False
+                detail = f"{block.spec.name}: {status or 'missing'}; run {_remedy(block)}"
+                ledger.record(readable[i].sample_id, "no_features", detail)
     return [sample for sample, one in zip(readable, good, strict=True) if one]
 
 

@@ -25,6 +25,7 @@ from pipeline.steps import train_inputs
 from stages import predictions
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.finetune.settings import FinetuneSettings, HeadChoice
+from stages.heads.registry import Shapes
 from stages.index.drawn.scenes import draw_scene
 from stages.ledger import Ledger
 from stages.train.features import gather
@@ -120,9 +121,9 @@ def test_a_head_end_to_end_and_on_from_there(made: tuple[Path, str], folder: Pat
     features = gather(
         samples, inputs.store, inputs.detections, blocks[:1], blocks[1:], max_faces=15, ledger=Ledger("train")
     )
-    start = read_start("attention", settings, inputs.finetunes, (128, 1024), ("calm", "glad"))
+    start = read_start("attention", settings, inputs.finetunes, Shapes(128, 1024), ("calm", "glad"))
     assert start is not None
-    head = build_head(settings, (128, 1024), 2)
+    head = build_head(settings, Shapes(128, 1024), 2)
     start.fill(head)
     with torch.inference_mode():
         found = torch.softmax(head.eval()(features.batch(np.arange(len(samples)))).logits.double(), -1).numpy()
@@ -160,7 +161,7 @@ def test_a_head_that_does_not_fit_is_refused(folder: Path) -> None:
     project = Project(folder)
     settings = project.params.train.heads["attention"]
     with pytest.raises(SettingError, match="its classes was calm, glad and is glad, calm"):
-        read_start("attention", settings, project.finetunes, (128, 1024), ("glad", "calm"))
+        read_start("attention", settings, project.finetunes, Shapes(128, 1024), ("glad", "calm"))
     inputs = train_inputs(project)
     with pytest.raises(MissingInputError, match="that fine-tune is not there"):
         run(replace(inputs, finetunes=None), project.params.train, folder / "artifacts", Ledger("train"))
@@ -212,7 +213,7 @@ def test_which_head_is_meant(folder: Path, kuleshov: Run) -> None:
     found = with_head("x", settings, "attention", heads)
     assert (found.head, found.unit) == (HeadChoice(kind="gupta2018:attention_a", dropout=0.25), "faces")
     assert with_head("x", settings, "gupta2018:average", heads).head == HeadChoice(kind="gupta2018:average")
-    with pytest.raises(SettingError, match=r"--head nobody: train\.heads has attention, and the kinds are gupta2018:"):
+    with pytest.raises(SettingError, match=r"nobody: train\.heads has attention, and the kinds are aminbeidokhti2019:"):
         with_head("x", settings, "nobody", heads)
     dropout = settings.model_copy(update={"dropout": 0.5})
     assert with_head("x", dropout, "attention", heads).dropout == 0, "it was the last layer's"

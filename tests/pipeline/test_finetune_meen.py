@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     values = yaml.safe_load(files(ProjectData("folder", "photos"))["params.yaml"])
     values["data"]["split"] = {"val": 0.25, "test": 0.25, "seed": 0}
     values["detect"]["faces"] = "whole"
-    values["extract"]["backbones"] = {"face": {"backbone": "vgg19_44:face", "finetuned": "facenet", "taps": ["late"]}}
+    values["extract"]["backbones"] = {"face": {"backbone": "vgg19_44:face", "finetuned": "thenet", "taps": ["late"]}}
     head = {"kind": "meen:model2", "dropout": 0.25, **SMALL}
     head |= {"inputs": {"pixels": ["box48/pixels"], "late": ["face/late"]}, "epochs": 1, "standardize": False}
     values["train"] = {"seeds": [0], "heads": {"model2": head}}
@@ -44,7 +44,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "thenet": FAST | {"preset": "meen-face"},
         "pixels": FAST | {"preset": "meen-model3-emotion", "head": SMALL},
     }
-    values["extract"]["backbones"]["face"]["finetuned"] = "thenet"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.setenv("KULESHOV_STORE", str(tmp_path / "store"))
     return tmp_path
@@ -72,6 +71,11 @@ def test_a_face_network_and_a_model_over_it(folder: Path, kuleshov: Run) -> None
     status, out, _ = kuleshov("-C", folder, "finetune")
     assert status == 0
     assert out.count("trained before (1 epochs)") == 3
+    # over what is cached of the plain view
+    for command in ("index", "extract", "train"):
+        assert kuleshov("-C", folder, command)[::2] == (0, ""), command
+    head = predictions.read(folder / "artifacts" / "predictions" / "heads" / "model2-s0.csv", "head")
+    assert len(head.sample_ids) == 8
 
 
 def test_the_options_of_a_head_of_params_count(folder: Path) -> None:

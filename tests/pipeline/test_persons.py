@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,14 @@ def test_verify_computes_persons_again(project: Project, place: Path, kuleshov: 
     assert len(persons) == 5, "three templates, two roles"
     assert all(line.endswith("bit for bit equal") for line in persons)
     assert "not compared" not in out
+    (place / "0.png").rename(place / "away.png")
+    try:
+        status, out, _ = kuleshov("-C", place, "cache", "verify", "--sample", "100%")
+    finally:
+        (place / "away.png").rename(place / "0.png")
+    assert status == 0
+    assert re.search(r"^not compared: 2 items of person224-pixels-person-\w{16}, not to be had now$", out, re.M)
+    assert "one could not be computed again (missing" in out
 
 
 def test_a_plan_counts_persons(project: Project, place: Path, kuleshov: Run, monkeypatch: pytest.MonkeyPatch) -> None:

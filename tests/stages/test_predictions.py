@@ -283,23 +283,36 @@ def test_impossible_scores_are_named(rows: list[list[float]], words: str) -> Non
         scored(rows)
 
 
-@given(st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=30, unique=True))
+@given(st.lists(st.floats(-1000, 1000, width=32).filter(lambda x: abs(x) > 1e-8), min_size=2, unique=True))
 def test_scores_on_disk_are_in_the_order_of_the_logits(tmp_path_factory: pytest.TempPathFactory, raw) -> None:
     """To the last bit of float32, but for those so near 0 that they are one in any sense."""
-    logits = np.array([value for value in raw if abs(value) > 1e-8], np.float32)
+    logits = np.array(raw, np.float32)
     path = tmp_path_factory.mktemp("order") / "heads" / "a-s0.csv"
     columns = np.stack([logits, -logits], axis=1)
     ids = tuple(f"{i:03d}" for i in range(len(logits)))
-    write(path, scored(scores_of(columns).tolist(), name="a-s0", ids=ids) if len(ids) else scored([], name="a-s0"))
-    found = read(path).probabilities.reshape(-1, 2)
+    write(path, scored(scores_of(columns).tolist(), name="a-s0", ids=ids))
+    found = read(path).probabilities
     assert len(np.unique(found[:, 0])) == len(np.unique(logits))
     assert np.argsort(found[:, 0]).tolist() == np.argsort(logits).tolist()
     assert np.argsort(-found[:, 1]).tolist() == np.argsort(logits).tolist()
 
 
 def test_neighbours_among_float32_logits_stay_apart() -> None:
-    for start in (0.5, 5, 10, 17, 20, -20, -80):
+    for start in (0.5, 5, 10, 15.999, 16, 17, 40, 300, 1000, -15.999, -16, -20, -80, -1000):
         first = np.float32(start)
         pair = scores_of(np.array([first, np.nextafter(first, np.float32(np.inf))]))
         assert 0 < pair[0] < pair[1] < 1, start
-    assert scores_of(np.array([0.0, -1e4, 1e4])).tolist() == [0.5, 0.0, 1.0]
+    assert scores_of(np.array([0.0, -np.inf, np.inf])).tolist() == [0.5, 0.0, 1.0]
+    assert np.isnan(scores_of(np.array([np.nan])))
+
+
+@given(st.floats(-16, 16))
+def test_scores_are_the_sigmoid_where_it_tells_apart(logit: float) -> None:
+    assert scores_of(np.array(logit)) == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-12)
+
+
+@given(st.floats(0, 1e6))
+def test_scores_are_symmetric_and_beyond_within_a_ten_millionth_of_the_end(logit: float) -> None:
+    high, low = scores_of(np.array([logit, -logit]))
+    assert high + low == pytest.approx(1, abs=1e-15)
+    assert logit < 16 or 1 - 1.2e-7 < high < 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,14 +60,16 @@ class Generic:
         training = masks is not None
         leaves = {name: value.detach().requires_grad_(training) for name, value in stack.parameters.items()}
 
-        def one(state: dict[str, Tensor], parts: Sequence[Tensor], given: Sequence[Tensor]) -> dict[str, Tensor]:
+        def one(
+            state: dict[str, Tensor], parts: Sequence[Tensor], given: Sequence[Tensor] | BatchMasks
+        ) -> dict[str, Tensor]:
             self._tape.play(given)
             whole = HeadBatch.of_parts(dict(zip(names, parts, strict=True)))
             said = functional_call(self._head, state, (whole,))
             return {name: value for name in Answer._fields if (value := getattr(said, name)) is not None}
 
         given: tuple[Tensor, ...] = ()
-        if masks is not None:
+        if masks is not None and not self._alone:
             shapes = self._dropouts(stack, batch)
             real = {"": None, "face": masks.counts}
             real |= {level: mask.sum(2).cpu().numpy() for level, mask in batch.masks.items()}
@@ -81,7 +83,7 @@ class Generic:
             state = {**leaves, **stack.buffers}
             if self._alone:
                 first = {name: tensor[0] for name, tensor in state.items()}
-                found = one(first, [tensor[0] for tensor in tensors], [mask[0] for mask in given])
+                found = one(first, [tensor[0] for tensor in tensors], masks or ())
                 found = {name: tensor.unsqueeze(0) for name, tensor in found.items()}
             else:
                 found = vmap(one)(state, tensors, given)
@@ -90,7 +92,7 @@ class Generic:
     def _dropouts(self, stack: Stack, batch: HeadBatch) -> list[_Asked]:
         """Shape and rate of each call of dropout in a forward pass over one member's batch of these shapes."""
         key = tuple(size for tensor in batch.parts().values() for size in tensor.shape[1:])
-        if self._alone or key not in self._shapes:  # one that is trained alone may go by what is real in the batch
+        if key not in self._shapes:
             self._shapes[key] = self._record(stack, batch)
         return self._shapes[key]
 
@@ -142,19 +144,27 @@ class _Tape:
 
     def __init__(self) -> None:
         self.recorded: list[_Asked] = []
-        self._given: list[Tensor] | None = None
+        self._given: Iterator[Tensor] | None = None
+        self._masks: BatchMasks | None = None
+        self._layer = 0
 
     def record(self) -> None:
-        self.recorded, self._given = [], None
+        self.recorded, self._given, self._masks = [], None, None
 
-    def play(self, given: Sequence[Tensor]) -> None:
-        self._given = [*given]
+    def play(self, given: Sequence[Tensor] | BatchMasks) -> None:
+        """Masks; or where they come from, for one head, whose tensors may have any shape."""
+        self._masks = given if isinstance(given, BatchMasks) else None
+        self._given, self._layer = None if isinstance(given, BatchMasks) else iter(given), 0
 
     def next(self, x: Tensor, rate: float) -> Tensor:
-        if self._given is None:
-            self.recorded.append((tuple(x.shape), rate))
-            return x
-        return x * self._given.pop(0)
+        if self._given is not None:
+            return x * next(self._given)
+        layer, shape = self._layer, tuple(x.shape)
+        self._layer += 1
+        if self._masks is not None:
+            return x * self._masks.padded(layer, shape, rate)[0] if rate else x
+        self.recorded.append((shape, rate))
+        return x
 
 
 class _Given(nn.Module):

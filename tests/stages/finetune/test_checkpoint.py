@@ -15,7 +15,7 @@ from torch import nn
 
 from stages.backbones.about import read_about
 from stages.errors import SettingError, WeightsError
-from stages.finetune.checkpoint import FILE, Checkpoint, data_hash, flat, load, save, save_parts
+from stages.finetune.checkpoint import FILE, Checkpoint, data_hash, flat, load, save, save_parts, with_later
 
 OF: dict[str, object] = {"learning_rate": 0.1, "schedule.at": [1.0, 2.0], "train": "a" * 64}
 MADE = Checkpoint(
@@ -45,6 +45,16 @@ def test_there_and_back(tmp_path: Path) -> None:
     empty = {"network": {}, "random": {}, "optimiser": {}}
     assert replace(found, **empty) == replace(MADE, **empty)
     assert [one.name for one in path.parent.iterdir()] == [FILE]
+
+
+def test_a_checkpoint_of_before_a_setting_goes_on_where_it_is_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    save(path, MADE)
+    assert load(path, OF | {"freeze": False, "photos.freeze": False}) is not None
+    with pytest.raises(SettingError, match=r"freeze was False and is True"):
+        load(path, OF | {"freeze": True})
+    assert with_later({"freeze": True}, {"freeze": False}) == {"freeze": True}
+    assert with_later({}, {"seed": 0}) == {}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])

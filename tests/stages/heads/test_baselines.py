@@ -139,6 +139,11 @@ def test_one_class_only_is_refused() -> None:
         solve("svm", make_batch(), torch.ones(N, dtype=torch.int64), 3)
 
 
+def test_a_sample_of_several_labels_is_refused() -> None:
+    with pytest.raises(DataError, match="no label, or several"):
+        solve("svm", make_batch(), torch.arange(N) % 3 - 1, 3)
+
+
 def test_a_feature_that_is_not_finite_is_refused() -> None:
     batch = make_batch()
     batch.global_[5, 1] = float("nan")

@@ -208,13 +208,14 @@ def test_pixels_are_normalised_as_imagenets() -> None:
 def test_a_sample_has_the_mean_of_its_persons_logits(variant: str) -> None:
     head, batch = make(variant).eval(), make_batch([3, 0, 1])
     logits = head(batch).logits
-    alone = []
-    for person in range(3):
-        inputs = {name: rows[:1, person : person + 1] for name, rows in batch.inputs.items()}
-        parts = {name: t[:1] for name, t in make_batch([1], 1).parts().items()}
-        one = HeadBatch.of_parts(parts | {f"inputs.{name}": rows for name, rows in inputs.items()})
-        alone.append(head(one).logits[0])
-    torch.testing.assert_close(logits[0], torch.stack(alone).mean(0), atol=1e-5, rtol=0)
+    for sample, count in ((0, 3), (2, 1)):
+        alone = []
+        for person in range(count):
+            inputs = {name: rows[sample, person][None, None] for name, rows in batch.inputs.items()}
+            parts = {name: t[:1] for name, t in make_batch([1], 1).parts().items()}
+            one = HeadBatch.of_parts(parts | {f"inputs.{name}": rows for name, rows in inputs.items()})
+            alone.append(head(one).logits[0])
+        torch.testing.assert_close(logits[sample], torch.stack(alone).mean(0), atol=1e-5, rtol=0)
     assert isinstance(head.classify, nn.Linear)
     assert torch.equal(logits[1], head.classify.bias)
 

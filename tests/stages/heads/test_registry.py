@@ -20,7 +20,9 @@ def test_the_docs_list_every_head() -> None:
         schedule = module.SCHEDULES[variant]
         reads = [{"face": "faces", "global": "global"}[level] for level in module.NEEDS[variant]]
         reads += [f"{wanted} ({told.level}, {told.kind})" for wanted, told in registry.inputs_of(name).items()]
-        expected.append([f"`{name}`", ", ".join(reads), f"{schedule['epochs']}, {schedule['step']}", module.SOURCES[variant]])
+        expected.append(
+            [f"`{name}`", ", ".join(reads), f"{schedule['epochs']}, {schedule['step']}", module.SOURCES[variant]]
+        )
     assert [row[:4] for row in rows] == expected
     assert all(len(row) == 5 and row[4] for row in rows)
 

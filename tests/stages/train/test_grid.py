@@ -292,3 +292,15 @@ def test_ties_go_to_the_lower_loss_then_to_the_first() -> None:
     assert best_of("h", [tried(0.5, 1.0), tried(0.9, 1.0), tried(0.9, 0.5), tried(0.9, 0.5)], "accuracy") == 2
     assert best_of("h", [tried(0.5, 0.5), tried(0.4, 0.4)], "loss") == 1
     assert choosing.Tried({}, [0.5, 0.7]).deviation == pytest.approx(np.std([0.5, 0.7], ddof=1))
+
+
+def test_a_table_of_candidates_says_what_was_chosen(populated: Any, tmp_path: Path) -> None:
+    [one, _] = train(populated, settings(GRID), tmp_path)
+    [(name, chosen)] = choosing.read_all(tmp_path / "candidates" / "heads").items()
+    assert one.choice is not None
+    best = {key: str(value) for key, value in one.choice.tried[one.choice.best].values.items()}
+    assert (name, chosen.candidates, chosen.by, chosen.n) == ("h", 4, "accuracy on split val", 10)
+    assert chosen.values == best
+    (tmp_path / "candidates" / "heads" / "h.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"h\.csv is no table of candidates .*kuleshov train"):
+        choosing.read_all(tmp_path / "candidates" / "heads")

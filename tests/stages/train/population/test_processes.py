@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stages.errors import DataError, SettingError
+from stages.heads import registry
 from stages.heads.gupta2018 import GuptaHead
 from stages.train.features import Features
 from stages.train.population.engine import train_population
@@ -53,6 +54,25 @@ def test_three_processes_make_the_same_heads(three: Processes, drawn: Callable[.
         assert all(torch.equal(value, expected_state[name]) for name, value in same.head.state_dict().items())
         assert not same.head.training
     assert found == expected
+
+
+def test_another_process_has_the_inputs_too(three: Processes, drawn: Callable[..., Features]) -> None:
+    """Of a head of frames; also after another source was shared."""
+    shape, plan = (9, 2, 3), Plan(8, together=2)
+    sources = [source_of(drawn(60, (0, 0), inputs={"frames": ("frame", shape)}, seed=seed)) for seed in (0, 1)]
+    for source in sources:
+        heads = []
+        for seed in range(4):
+            torch.manual_seed(seed)
+            heads.append(
+                registry.build("aminbeidokhti2019:attention", registry.Shapes(inputs={"frames": shape}), 3, 0.5)
+            )
+        alone = [Member(one, seed, 1e-2, np.arange(30), 2) for seed, one in enumerate(heads)]
+        shared = copy.deepcopy(alone)
+        assert train_population(shared, source, LABELS, plan, three) == train_population(alone, source, LABELS, plan)
+        for one, same in zip(alone, shared, strict=True):
+            state = one.head.state_dict()
+            assert all(torch.equal(value, state[name]) for name, value in same.head.state_dict().items())
 
 
 def test_features_are_written_once(three: Processes, drawn: Callable[..., Features]) -> None:
