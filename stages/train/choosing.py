@@ -64,7 +64,7 @@ class Choice:
     @property
     def by(self) -> str:
         """What they were compared by, and where."""
-        return f"{self.score} on {self.where}"
+        return f"{self.score} on {self.where}" if self.score else ""
 
     @property
     def said(self) -> str:
@@ -73,6 +73,10 @@ class Choice:
         values = ", ".join(f"{key} {value}" for key, value in one.values.items())
         deviation = "" if one.deviation is None else f", sd {one.deviation:.3f} over {len(one.scores)} runs"
         return f"{values}: best of {len(self.tried)} candidates by {self.by} ({one.score:.3f}{deviation}; n = {self.n})"
+
+
+NO_CHOICE = Choice([Tried({})], 0, "", "", 0)
+"""Of a head without a grid: it is the only candidate."""
 
 
 def score_name(settings: ChooseSettings, several: bool) -> str:
@@ -136,7 +140,7 @@ def write(path: Path, choice: Choice) -> None:
     keys = [*choice.tried[0].values]
 
     def row(number: int, one: Tried) -> tuple[str, ...]:
-        found = (one.score, one.deviation, float(np.mean(one.losses)))
+        found = (one.score, one.deviation, float(np.mean(one.losses))) if one.scores else (None, None, None)
         numbers = ("" if value is None else f"{value:.6g}" for value in found)
         set_to = (str(one.values[key]) for key in keys)
         chosen = "yes" if number == choice.best else ""

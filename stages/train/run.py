@@ -18,10 +18,11 @@ from stages import predictions as prediction_files
 from stages.ledger import Ledger
 from stages.predictions import Predictions
 from stages.progress import counter
+from stages.tables import write_csv
 from stages.train import attention as attention_files
 from stages.train import choosing
 from stages.train.answering import Answered, answers_of
-from stages.train.choosing import Choice
+from stages.train.choosing import NO_CHOICE, Choice
 from stages.train.features import HELD_BYTES, Features
 from stages.train.held_out import SeenBlocks
 from stages.train.models import HeadModel, save_head
@@ -36,6 +37,9 @@ from stages.train.training import Job, Trained, number_of_processes, require_fin
 
 FOLDERS = ("predictions/heads", "predictions/folds", "attention/heads", "models/heads", "candidates/heads")
 """What the stage writes, under `artifacts`."""
+
+FOLD_COLUMNS = ("head", "sample_id", "fold")
+"""Of `predictions/folds/folds.csv`: without which of the folds a sample was answered; -1: it never was held out."""
 
 MANY = 500
 """Heads whose number and time are said before they are trained."""
@@ -123,10 +127,10 @@ def run(
             require_finite(one)
         by_name = {(one.job.head, one.job.seed): one for one in made}
         for task in tasks:
-            if task.choice is not None:
-                choosing.write(artifacts / "candidates" / "heads" / f"{task.name}.csv", task.choice)
+            choosing.write(artifacts / "candidates" / "heads" / f"{task.name}.csv", task.choice or NO_CHOICE)
             if task.folds is not None:
                 _write_folded(artifacts, task, list(trained(task.folded())), classes)
+        write_csv(artifacts / "predictions" / "folds" / "folds.csv", FOLD_COLUMNS, _folds(tasks))
     return [
         _finish(inputs, by_name[task.name, seed], task, classes, artifacts) for task in tasks for seed in settings.seeds
     ]
@@ -222,6 +226,13 @@ def _write_folded(artifacts: Path, task: Task, trained: list[Trained], classes: 
         mine = Job(task.name, 0, job.settings, seed, ready, rows)
         found = _predictions(mine, ready, answered, classes, values[answered], none)
         prediction_files.write(artifacts / "predictions" / "folds" / f"{task.name}-s{seed}.csv", found)
+
+
+def _folds(tasks: list[Task]) -> Iterator[tuple[str, str, int]]:
+    for task in tasks:
+        if task.folds is not None:
+            for row, fold in zip(task.ready.rows.tolist(), task.fold_of.tolist(), strict=True):
+                yield task.name, task.ready.features.samples[row].sample_id, fold
 
 
 def _accuracy(probabilities: np.ndarray, ready: Prepared, seen: np.ndarray) -> dict[str, float]:

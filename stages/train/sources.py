@@ -88,11 +88,22 @@ def check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec], views:
                 need = "faces" if level == "face" else "global"
                 raise SettingError(f"{where} is a {found.level} block of shape {found.shape}: it cannot be in {need}")
     _check_inputs(name, head, blocks)
+    if registry.fitter(head.kind) is not None and (idle := sorted(head.model_fields_set & BY_STEPS)):
+        raise SettingError(
+            f"train.heads.{name}.{idle[0]} has no part in {head.kind}, which is solved and not trained by steps; leave "
+            f"{', '.join(idle)} out"
+        )
     try:
         registry.options_of(head.kind, head.options)
     except SettingError as error:
         raise SettingError(f"train.heads.{name}.{error}") from None
 
+
+BY_STEPS = {
+    *("epochs", "batch_size", "optimiser", "learning_rate", "step", "gamma", "schedule", "momentum", "weight_decay"),
+    *("dropout", "loss", "sampling", "patience", "views", "start"),
+}
+"""Settings of training by steps."""
 
 _DIMENSIONS = {"vector": (1,), "map": (3,), "pixels": (3,), "features": (1, 3)}
 """Of a row, by kind of input."""
@@ -108,9 +119,7 @@ def _check_inputs(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec]
         names = head.inputs.get(key, ())
         if not names:
             a_block = "TEMPLATE/pixels" if kind == "pixels" else "ROLE/TAP"
-            raise SettingError(
-                f"{where}.{key} is empty, and {head.kind} reads it: name a {kind} of a {level}, {a_block}"
-            )
+            raise SettingError(f"{where}.{key} is empty, and {head.kind} reads it: name {kind} of a {level}, {a_block}")
         for block in names:
             if block not in blocks:
                 raise SettingError(f"{where}.{key}: {block!r} is not extracted; there is {', '.join(blocks)}")

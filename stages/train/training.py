@@ -173,8 +173,7 @@ def _size(job: Job, classes: Sequence[str]) -> int:
 
 def _together(jobs: Sequence[Job], classes: Sequence[str], device: str) -> int:
     """How many are trained at once: fewer where there are few, so that several processes have something to do."""
-    module, variant = registry.find(jobs[0].settings.kind)
-    if variant in getattr(module, "ALONE", ()) or hasattr(module, "fit"):
+    if registry.alone(jobs[0].settings.kind) or registry.fitter(jobs[0].settings.kind) is not None:
         return 1
     with torch.device("meta"):
         most = together(build_head(jobs[0].settings, jobs[0].ready.shapes, len(classes)), device)
@@ -187,10 +186,9 @@ def _train(
     """Train jobs of one kind."""
     modules = [_built(job, classes) for job in jobs]
     first = jobs[0]
-    file, variant = registry.find(first.settings.kind)
-    if hasattr(file, "fit"):
+    if (fit := registry.fitter(first.settings.kind)) is not None:
         fitted = zip(jobs, modules, strict=True)
-        return [Trained(job, module, _fitted(file, job, module, classes)) for job, module in fitted]
+        return [Trained(job, module, _fitted(fit, job, module, classes)) for job, module in fitted]
     plan = Plan(
         batch_size=first.settings.batch_size,
         optimiser=first.settings.optimiser,
@@ -198,7 +196,7 @@ def _train(
         loss=loss_of(first.settings.loss),
         device=device,
         together=_together(jobs, classes, device),
-        alone=variant in getattr(file, "ALONE", ()),
+        alone=registry.alone(first.settings.kind),
     )
     features = first.ready.features if first.settings.views == "drawn" else plain(first.ready.features)
     targets = targets_of([s.labels for s in features.samples], classes, first.settings.loss)
@@ -237,7 +235,7 @@ def _member(job: Job, module: nn.Module, classes: int) -> Member:
     )
 
 
-def _fitted(file: object, job: Job, module: nn.Module, classes: Sequence[str]) -> Outcome:
+def _fitted(fit: registry.Fitter, job: Job, module: nn.Module, classes: Sequence[str]) -> Outcome:
     """Train a head whose file has a way of its own."""
     settings, labels = job.settings, job.ready.labels[job.rows]
     weights = None
@@ -245,7 +243,7 @@ def _fitted(file: object, job: Job, module: nn.Module, classes: Sequence[str]) -
         weights = torch.from_numpy(sample_weights(labels, len(classes)))
     options = registry.options_of(settings.kind, settings.options)
     batch = plain(job.ready.features).batch(job.rows)
-    loss = file.fit(module, batch, torch.from_numpy(labels), weights, options, job.seed)  # pyright: ignore[reportAttributeAccessIssue]
+    loss = fit(module, batch, torch.from_numpy(labels), weights, options, job.seed)
     return Outcome([loss], [], 0)
 
 

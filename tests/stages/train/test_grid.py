@@ -80,7 +80,8 @@ def test_the_best_candidate_is_the_head(populated: Any, tmp_path: Path, choose: 
     np.testing.assert_allclose(
         answers(tmp_path / "grid").probabilities, answers(tmp_path / "alone").probabilities, atol=1e-5
     )
-    assert not table_of(tmp_path / "alone")
+    [only] = table(tmp_path / "alone")
+    assert (only["candidate"], only["score"], only["by"], only["chosen"]) == ("0", "", "", "yes")
 
 
 def test_no_candidate_sees_the_reported_split(populated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +126,9 @@ def test_out_of_fold_answers(populated: Any, tmp_path: Path) -> None:
     mine = [s for s in populated.samples if s.split == "train"]
     assert found.sample_ids == tuple(sorted(s.sample_id for s in mine))
     assert set(found.splits) == {"train"}
+    with open(tmp_path / "one" / "predictions" / "folds" / "folds.csv", newline="", encoding="utf-8") as handle:
+        said = {row["sample_id"]: int(row["fold"]) for row in csv.DictReader(handle) if row["head"] == "h"}
+    assert said == dict(zip([s.sample_id for s in mine], folds_of(mine, 4), strict=True))
     within = answers(tmp_path / "one").picked([split == "train" for split in answers(tmp_path / "one").splits])
     assert np.abs(found.probabilities - within.probabilities).max() > 1e-3
     # Another label of a held-out sample changes the others' answers, and not those of its own fold.

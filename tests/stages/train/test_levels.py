@@ -33,7 +33,8 @@ def settings_of(kind: str, **changes: Any) -> TrainSettings:
     if asked := registry.inputs_of(kind):
         named = {"vector": "embedding", "features": "embedding", "map": "grid"}
         blocks["inputs"] = {name: [f"resnet29/{named[one.kind]}"] for name, one in asked.items()}
-    head = {"kind": kind, "epochs": 15, "batch_size": 8, "learning_rate": 0.03, "dropout": 0.2, **blocks, **changes}
+    steps = {"epochs": 15, "batch_size": 8, "learning_rate": 0.03, "dropout": 0.2}
+    head = {"kind": kind, **(steps if registry.fitter(kind) is None else {}), **blocks, **changes}
     return TrainSettings.model_validate({"seeds": [0], "heads": {"h": head}})
 
 
@@ -142,3 +143,35 @@ def test_a_head_of_faces_where_no_training_sample_has_one(world: Any, tmp_path: 
     with pytest.raises(DataError, match=r"no face, and tan2017:all reads nothing else"):
         run(world.inputs(), settings_of("tan2017:all"), tmp_path, Ledger("train"))
     assert len(run(world.inputs(), settings_of("gupta2018:average"), tmp_path, Ledger("train"))) == 1
+
+
+def test_what_has_no_part_in_a_baseline_is_refused(populated: Any, tmp_path: Path) -> None:
+    said = r"train\.heads\.h\.epochs has no part in baselines:svm, .* leave epochs, loss out"
+    with pytest.raises(SettingError, match=said):
+        run(
+            populated.inputs(),
+            settings_of("baselines:svm", epochs=3, loss={"kind": "focal"}),
+            tmp_path,
+            Ledger("train"),
+        )
+
+
+INPUTS: list[tuple[str, dict[str, Any], str]] = [
+    ("aminbeidokhti2019:temporal", {}, r"inputs\.frames is empty, and .* reads it: name features of a frame, ROLE/TAP"),
+    ("aminbeidokhti2019:temporal", {"frame": ["resnet29/grid"]}, r"inputs\.frame: .* no such input; it has frames"),
+    ("aminbeidokhti2019:temporal", {"frames": ["a/b"]}, r"inputs\.frames: 'a/b' is not extracted; there is eff"),
+    (
+        "aminbeidokhti2019:attention",
+        {"frames": ["resnet29/wide"]},
+        r"a face block of shape \(3,\), .* reads map",
+    ),
+    ("aminbeidokhti2019:temporal", {"frames": ["effnet_lite0/pooled"]}, r"is a global block of shape \(5,\)"),
+    ("gupta2018:average", {"frames": ["resnet29/wide"]}, r"gupta2018:average has no such input; it has none"),
+    ("aminbeidokhti2019:temporal", {"frames": ["resnet29/wide", "resnet29/grid"]}, r"cannot be joined"),
+]
+
+
+@pytest.mark.parametrize(("kind", "inputs", "said"), INPUTS, ids=[said for _, _, said in INPUTS])
+def test_inputs_that_do_not_fit(populated: Any, tmp_path: Path, kind: str, inputs: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        run(populated.inputs(), settings_of(kind, inputs=inputs), tmp_path, Ledger("train"))

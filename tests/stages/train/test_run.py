@@ -50,7 +50,7 @@ def test_files_and_bytes(populated: Any, train_settings: Make, tmp_path: Path) -
             *(("predictions/heads", ".csv"), ("attention/heads", ".csv")),
             *(("models/heads", "/model.json"), ("models/heads", "/head.safetensors")),
         )
-    }
+    } | {"predictions/folds/folds.csv", "candidates/heads/average.csv", "candidates/heads/attention_b.csv"}
     train(populated, settings, tmp_path / "two")
     assert bytes_of(tmp_path / "two") == written
     assert written["predictions/heads/average-s0.csv"] != written["predictions/heads/average-s7.csv"]
