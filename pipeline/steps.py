@@ -215,10 +215,19 @@ def evaluate(project: Project) -> Lines:
     from stages.evaluate.run import evaluate as score
     from stages.evaluate.run import headline, write_metrics
     from stages.predictions import read_all
+    from stages.train.choosing import read_all as read_choices
 
     settings = project.params.evaluate
     members = read_all(project.need("predictions", "train"))
-    metrics = score(members, project.manifest, split=settings.split, resamples=settings.resamples, seed=settings.seed)
+    chosen = read_choices(project.artifacts / "candidates" / "heads")
+    metrics = score(
+        members,
+        project.manifest,
+        split=settings.split,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        chosen={name: one for name, one in chosen.items() if any(p.kind == "head" and p.head == name for p in members)},
+    )
     write_metrics(metrics, project.artifacts / "metrics.json")
     write_metrics(headline(metrics), project.artifacts / "scores.json")
     folder = project.artifacts / "plots"
@@ -234,7 +243,9 @@ def evaluate(project: Project) -> Lines:
         lines += [f"evaluate: split {settings.split}, n = {n}; {what} with 95 % intervals"] if rows else []
         for name, value, low, high in rows:
             interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-            lines.append(f"  {name}: {'not defined' if value is None else format(value, '.3f')}{interval}")
+            tried = metrics.get("chosen", {}).get(name)
+            of = f", best of {tried['candidates']} by {tried['by']}" if tried else ""
+            lines.append(f"  {name}: {'not defined' if value is None else format(value, '.3f')}{interval}{of}")
     return lines + [f"  warning: {warning}" for warning in metrics["warnings"]]
 
 

@@ -13,6 +13,8 @@
 - `fused` {NAME: scores, `n_missing`, `over_baseline`} (paired difference to the baseline's accuracy);
 - `subsets` {SUBSET: `n`, `baseline`, `heads` {HEAD: estimate of the mean over seeds}, `finetuned` {NAME: the same},
   `fused` {NAME: estimate}};
+- `chosen` {HEAD: `candidates`, `by`, `n`, `values`}, only where heads were chosen: of how many, by what, of how many
+  samples, and what the best one sets;
 - `several`, only where members answer with several labels: those members, see `stages.evaluate.several`. They are in no
   other section. Where there are no others, nothing is known in the rest: `n` is 0, `baseline` of no class.
 
@@ -24,18 +26,20 @@ from __future__ import annotations
 import json
 import statistics as plain
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import SettingError
+from stages.errors import DataError, SettingError
 from stages.evaluate import several
 from stages.evaluate.scoring import Answers, Frame, answers, frame, interval_note, leaks, warnings
 from stages.evaluate.statistics import RESAMPLES, Bootstrap, Estimate, Ints, difference, mean_correct, rounded, scores
 from stages.index.manifest import Manifest
 from stages.predictions import Kind, Predictions
+from stages.train.choosing import Chosen
 from stages.whole import whole
 
 TRAINED = ("heads", "finetuned")
@@ -54,6 +58,7 @@ def evaluate(
     split: str,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    chosen: Mapping[str, Chosen] | None = None,
 ) -> dict[str, Any]:
     """Score every member on one split.
 
@@ -65,6 +70,7 @@ def evaluate(
             with several labels those with none.
         resamples: bootstrap draws, 1 or more.
         seed: of the bootstrap.
+        chosen: head -> how it was chosen among candidates; None: nothing was.
 
     Returns:
         The metrics as said at the top of this file.
@@ -73,7 +79,8 @@ def evaluate(
         SettingError: resamples or seed out of range.
         MissingInputError: no predictions.
         DataError: a split that is not there (names those present), predictions that do not belong together or to
-            this manifest, or a member whose fine-tuned weights have seen samples of the split.
+            this manifest, a member whose fine-tuned weights have seen samples of the split, or a head that was chosen
+            by it.
     """
     if resamples < 1 or seed < 0:
         raise SettingError(f"resamples is {resamples} and seed {seed}: give at least 1 and at least 0")
@@ -103,10 +110,27 @@ def evaluate(
         "fused": {name: _fused(table, member, boot) for name, member in fused.items()},
         "subsets": _subsets(table, {"heads": heads, "finetuned": finetuned}, fused, boot),
     }
+    if tried := {name: one for name, one in (chosen or {}).items() if one.candidates > 1}:
+        require_not_chosen_by(tried, split)
+        found["chosen"] = {name: asdict(one) for name, one in tried.items()}
     if others:
         found["several"], more = several.section(others, manifest, split=split, resamples=resamples, seed=seed)
         said += [text for text in more if text not in said]
     return found
+
+
+def require_not_chosen_by(chosen: Mapping[str, Chosen], split: str) -> None:
+    """Refuse heads whose settings were chosen by the split that is scored.
+
+    Raises:
+        DataError: names the first.
+    """
+    for name, one in chosen.items():
+        if one.by.endswith(f"split {split}") and " folds of " not in one.by:
+            raise DataError(
+                f"head {name} is the best of {one.candidates} candidates by {one.by}: its score there flatters; set "
+                "evaluate.split to another split, or train.choose.by to folds, and run kuleshov train"
+            )
 
 
 def _unanswered(

@@ -41,11 +41,12 @@ def read(source: Source, ledger: Ledger) -> Corpus:
         DataError: the root is not a folder or holds no photos, the layout is mixed, or a class name holds `;`.
     """
     if source.images is not None or source.columns:
-        raise SettingError("data.images and data.columns are for the csv adapter: remove them, or set adapter: csv")
+        place = source.place
+        raise SettingError(f"{place}.images and {place}.columns are for the csv adapter: remove them, or set adapter: csv")
     if not source.root.is_dir():
-        raise DataError(f"data.root {source.root} is not a folder: give the folder that holds the photos")
+        raise DataError(f"{source.place}.root {source.root} is not a folder: give the folder that holds the photos")
     paths = []
-    for path in sorted(_walk(source.root, ledger)):
+    for path in sorted(_walk(source, ledger)):
         if is_unwritable(path):
             ledger.record(printable(path), "bad_name", "the name has a control character or is not UTF-8: rename it")
         else:
@@ -56,12 +57,12 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     return Corpus(tuple(_labelled(paths, source.root)), source.root)
 
 
-def _walk(root: Path, ledger: Ledger) -> Iterator[str]:
-    """Yield the posix path below `root` of every photo and clip, in no order, following links but not in circles."""
+def _walk(source: Source, ledger: Ledger) -> Iterator[str]:
+    """Yield the posix path below `source.root` of every photo and clip, in no order, following links but not in circles."""
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
         below, above = pending.pop()
-        folder = root / below
+        folder = source.root / below
         try:
             status = folder.stat()
             identity = (status.st_dev, status.st_ino)
@@ -71,7 +72,7 @@ def _walk(root: Path, ledger: Ledger) -> Iterator[str]:
                 found = [(entry.name, entry.is_dir()) for entry in entries]
         except OSError as error:
             if not below:
-                raise DataError(f"data.root {root} cannot be listed: {error.strerror}") from None
+                raise DataError(f"{source.place}.root {folder} cannot be listed: {error.strerror}") from None
             ledger.record(printable(below), "permission", f"the folder cannot be listed: {error.strerror}")
             continue
         for name, is_folder in found:

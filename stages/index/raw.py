@@ -50,11 +50,15 @@ class Source:
         root: the folder or file that the adapter reads.
         images: the folder that relative paths start from; None leaves it to the adapter.
         columns: our column name -> the file's, for adapters that read tables.
+        place: where params.yaml names the corpus, for messages.
+        splits: whether its own splits are wanted; else a table's are not read, so that none can be a bad one.
     """
 
     root: Path
     images: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    place: str = "data"
+    splits: bool = True
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class _Unit:
     labels: dict[str, int]
 
 
-def assign_splits(samples: Sequence[Splittable], *, val: float, test: float, seed: int) -> list[str]:
+def assign_splits(samples: Sequence[Splittable], *, val: float, test: float, seed: int, place: str = "data") -> list[str]:
     """Place each sample in `"train"`, `"val"` or `"test"`.
 
     A group (`group` that is not `""`) is never on two sides. A label that only one unit holds goes to train. Where val
@@ -51,6 +51,7 @@ def assign_splits(samples: Sequence[Splittable], *, val: float, test: float, see
         val: share of the labelled samples, 0 <= val.
         test: share of the labelled samples, 0 <= test and val + test < 1.
         seed: another seed, another split.
+        place: where params.yaml names the corpus, for messages.
 
     Returns:
         One word per sample, in the order given.
@@ -60,7 +61,7 @@ def assign_splits(samples: Sequence[Splittable], *, val: float, test: float, see
     """
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise SettingError(
-            f"data.split.val is {val} and data.split.test is {test}: give shares of 0 or more with a sum below 1"
+            f"{place}.split.val is {val} and {place}.split.test is {test}: give shares of 0 or more with a sum below 1"
         )
     units = _units(samples, seed)
     sides = _Sides({"train": 1 - val - test, "val": val, "test": test}, units)

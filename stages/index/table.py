@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -53,8 +53,8 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     """
     unknown = sorted(set(source.columns) - set(OURS))
     if unknown:
-        raise SettingError(f"data.columns has {unknown[0]!r}: the columns to map are {', '.join(OURS)}")
-    text = _decode(source.root)
+        raise SettingError(f"{source.place}.columns has {unknown[0]!r}: the columns to map are {', '.join(OURS)}")
+    text = _decode(source)
     merged: dict[str, _Merged] = {}
     repeated = 0
     for row in _rows(text, source, ledger):
@@ -70,13 +70,14 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     return Corpus(tuple(kept), source.images or source.root.parent, repeated)
 
 
-def _decode(path: Path) -> str:
+def _decode(source: Source) -> str:
+    path = source.root
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"data.root {path} is not there: give the csv file") from None
+        raise DataError(f"{source.place}.root {path} is not there: give the csv file") from None
     except OSError as error:
-        raise DataError(f"data.root {path} cannot be read ({error.strerror}): give the csv file") from None
+        raise DataError(f"{source.place}.root {path} cannot be read ({error.strerror}): give the csv file") from None
     text = _text(data)
     if not text.strip():
         raise DataError(f"{path} is empty: a header line with {' and '.join(REQUIRED)} is needed")
@@ -100,7 +101,7 @@ def _rows(text: str, source: Source, ledger: Ledger) -> Iterator[RawSample]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True)
     try:
         header = [name.strip() for name in next((row for row in reader if row), [])]
-        places = _places(header, source.columns, path)
+        places = _places(header, source)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -121,17 +122,20 @@ def _delimiter(text: str) -> str:
     return max(_DELIMITERS, key=header.count)  # max keeps the first of equals
 
 
-def _places(header: list[str], columns: Mapping[str, str], path: Path) -> dict[str, int]:
-    """Our column name -> its index in the file, for the columns that the file has."""
+def _places(header: list[str], source: Source) -> dict[str, int]:
+    """Our column name -> its index in the file, for the columns that the file has and that are wanted."""
+    columns, path = source.columns, source.root
     asked = {ours: columns.get(ours, ours) for ours in OURS if ours in columns or ours in REQUIRED or ours in header}
     if any(corner in asked for corner in CORNERS):
         asked |= {corner: columns.get(corner, corner) for corner in CORNERS}
+    if not source.splits:
+        asked.pop("split", None)
     places = {}
     for ours, theirs in asked.items():
         if theirs not in header:
             there = printable(", ".join(header))[:300]
             raise SettingError(
-                f"data.columns: {path} has no column {theirs!r} (for {ours}); it has {there}; "
+                f"{source.place}.columns: {path} has no column {theirs!r} (for {ours}); it has {there}; "
                 f"map it with columns: {{{ours}: NAME}}"
             )
         if header.count(theirs) > 1:

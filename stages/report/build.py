@@ -46,6 +46,7 @@ def build_report(inputs: ReportInputs) -> str:
             verdict=words.verdict(metrics, member),
             how=words.how(metrics),
             results=tables.results(metrics),
+            choices=tables.choices(metrics),
             chart=charts.accuracy_chart(metrics),
             seeds=charts.seeds_chart(metrics),
             subset_columns=columns,

@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.evaluate import several
 from stages.report.charts import Chart, Mark, Scale
-from stages.report.words import interval, percent, plural, points, signed_interval
+from stages.report.words import best_of, interval, percent, plural, points, signed_interval
 
 Found = Mapping[str, Any]
 """The section `several` of metrics."""
@@ -95,7 +95,7 @@ def section(metrics: Mapping[str, Any], member: str | None) -> Section | None:
         undefined=tuple(found["undefined"]),
         member=spoken,
         chart=_chart(found),
-        results=tuple(_results(found)),
+        results=tuple(_results(found, metrics)),
         classes=_classes(found, spoken),
         by_class=_by_class(found),
         subset_columns=tuple(f"{name or 'no subset'} (n = {one['n']})" for name, one in subsets.items()),
@@ -144,14 +144,15 @@ def _classes(found: Found, member: str) -> Chart:
     return Chart(tuple(_mark(c, kind, one, scale, shares[c]) for c, one in rows), scale.ticks(), None)
 
 
-def _results(found: Found) -> list[Result]:
+def _results(found: Found, metrics: Mapping[str, Any]) -> list[Result]:
     words = {"fused": "ensemble", "head": "head", "finetuned": "fine-tune"}
     rows = []
     for name, kind, one, _ in several.members(found):
         seeds = f", {plural(len(one['seeds']), 'seed')}" if "seeds" in one else ""
         over = one["over_baseline"]
         texts = *_texts(one[_MEAN]), points(over["value"]), signed_interval(over)
-        rows.append(Result(name, words[kind] + seeds, *texts, one["n"], one["n_missing"]))
+        of = best_of(metrics, name) if kind == "head" else ""
+        rows.append(Result(name, words[kind] + seeds + of, *texts, one["n"], one["n_missing"]))
     base = found["baseline"]
     return [*rows, Result(_NO_RANKING, "baseline", *_texts(base[_MEAN]), "", "", base["n"], 0)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.ledger import Ledger
-from stages.report.words import NONE, interval, kind_of, percent, plural, points, signed_interval, trained
+from stages.report.words import NONE, best_of, interval, kind_of, percent, plural, points, signed_interval, trained
 
 SHOWN_FAILURES = 20
 
@@ -59,11 +59,21 @@ def results(metrics: Mapping[str, Any]) -> list[Result]:
         rows.append(_result(name, "ensemble", one, "value"))
     for name, one in trained(metrics).items():
         kind = "head" if kind_of(metrics, name) == "head" else "fine-tune"
-        rows.append(_result(name, f"{kind}, {plural(one['accuracy']['n_seeds'], 'seed')}", one, "mean"))
+        of = best_of(metrics, name) if kind == "head" else ""
+        rows.append(_result(name, f"{kind}, {plural(one['accuracy']['n_seeds'], 'seed')}{of}", one, "mean"))
     base = metrics["baseline"]
     if base["class"] is not None:
         rows.append(_result(f"always {base['class']}", "baseline", base, "value"))
     return rows
+
+
+def choices(metrics: Mapping[str, Any]) -> list[str]:
+    """A sentence for each head that was chosen among candidates."""
+    return [
+        f"{name}: the best of {one['candidates']} candidates by {one['by']} (n = {one['n']}): "
+        + ", ".join(f"{key} {value}" for key, value in one["values"].items())
+        for name, one in metrics.get("chosen", {}).items()
+    ]
 
 
 def _result(name: str, kind: str, one: Mapping[str, Any], key: str) -> Result:

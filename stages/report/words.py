@@ -111,3 +111,9 @@ def _in_words(found: Mapping[str, Any]) -> str:
     """`95 % interval 65.8 to 77.1`."""
     text = interval(found)
     return "no interval" if text == NONE else f"95{_THIN}% interval {text}"
+
+
+def best_of(metrics: Mapping[str, Any], head: str) -> str:
+    """`, best of 12` for a head that was chosen among candidates, else nothing."""
+    found = metrics.get("chosen", {}).get(head)
+    return f", best of {found['candidates']}" if found else ""

@@ -15,6 +15,7 @@ from stages.evaluate.plots import ACCURACY_COLUMNS, accuracy_rows, confusion_row
 from stages.evaluate.run import evaluate, headline, write_metrics
 from stages.index.manifest import Manifest
 from stages.predictions import Kind, Predictions
+from stages.train.choosing import Chosen
 from stages.tables import write_csv
 
 MakeManifest = Callable[..., Manifest]
@@ -288,3 +289,24 @@ def test_predictions_of_another_manifest_name_the_command_that_wrote_them(
     net = member(manifest(train="ab", test="ba"), "ab", name="net-s0", kind="finetuned")
     with pytest.raises(DataError, match="run `kuleshov finetune` again"):
         evaluate([net], corpus, split="test")
+
+
+def test_how_a_head_was_chosen_is_told(manifest: MakeManifest, member: MakeMember) -> None:
+    corpus = manifest(train="ab", val="ab", test="aabb")
+    given = {
+        "mean": Chosen(12, "accuracy on split val", 2, {"learning_rate": "0.01"}),
+        "other": Chosen(1, "", 0, {}),
+    }
+    found = evaluate([member(corpus, "aabb")], corpus, split="test", chosen=given)
+    told = {"candidates": 12, "by": "accuracy on split val", "n": 2, "values": {"learning_rate": "0.01"}}
+    assert found["chosen"] == {"mean": told}
+    assert "chosen" not in evaluate([member(corpus, "aabb")], corpus, split="test", chosen={"other": given["other"]})
+
+
+def test_a_head_that_was_chosen_by_what_is_scored_is_refused(manifest: MakeManifest, member: MakeMember) -> None:
+    corpus = manifest(train="ab", val="aab", test="ab")
+    by_val = {"mean": Chosen(12, "accuracy on split val", 3, {})}
+    with pytest.raises(DataError, match=r"head mean is the best of 12 candidates by accuracy on split val: .*flatters"):
+        evaluate([member(corpus, "aab", split="val")], corpus, split="val", chosen=by_val)
+    by_folds = {"mean": Chosen(12, "accuracy on 5 folds of split train", 2, {})}
+    assert "chosen" in evaluate([member(corpus, "ab", split="train")], corpus, split="train", chosen=by_folds)

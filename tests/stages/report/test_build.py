@@ -373,3 +373,12 @@ def test_light_and_dark(make_inputs: MakeInputs, tmp_path: Path, scheme: int, gr
     with Image.open(shot) as image:
         assert image.convert("RGB").getpixel((3, 3)) == ground
         assert len(set(image.convert("RGB").resize((90, 60)).get_flattened_data())) > 20
+
+
+def test_what_was_tried_is_said(make_inputs: MakeInputs) -> None:
+    inputs = make_inputs()
+    told = {"candidates": 12, "by": "accuracy on split val", "n": 9, "values": {"learning_rate": "<0.01>"}}
+    text = build_report(replace(inputs, metrics={**inputs.metrics, "chosen": {"ada": told}}))
+    assert "head, 2 seeds, best of 12" in text
+    assert "ada: the best of 12 candidates by accuracy on split val (n = 9): learning_rate &lt;0.01&gt;" in text
+    assert "What was tried" not in build_report(inputs)
