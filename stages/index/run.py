@@ -1,4 +1,4 @@
-"""Index: from a corpus to a manifest."""
+"""Index: from one data set, or several, to a manifest."""
 
 from __future__ import annotations
 
@@ -9,128 +9,133 @@ from pathlib import Path
 
 from stages.errors import DataError, MediaError
 from stages.index.contents import ContentIndex
+from stages.index.joined import Part, SetSettings, path_prefix, read_parts
 from stages.index.manifest import Manifest, Sample
-from stages.index.raw import Corpus, RawSample, Source
-from stages.index.registry import find_adapter
-from stages.index.splits import assign_splits
-from stages.index.summary import IndexSummary, summarise
+from stages.index.raw import RawSample
+from stages.index.summary import IndexSummary, summarise, summarise_set
 from stages.ledger import Ledger
 from stages.progress import progress
 
+Row = tuple[Part, RawSample]
+
 
 @dataclass(frozen=True)
-class IndexSettings:
-    """Where the corpus is, and how to split it where it gives no split.
+class IndexSettings(SetSettings):
+    """The main data set, and further ones.
 
     Attributes:
-        adapter: `"folder"` or `"csv"`.
-        root: the folder, or the csv file.
-        images: what paths in a csv are relative to; by default the csv's folder. Not for `folder`.
-        columns: our column name -> the csv's. Not for `folder`.
-        val: share of val, used only where the corpus gives no split.
-        test: share of test, likewise.
-        seed: of that split.
+        also: name -> a further data set; the name begins its sample_ids: letters, digits, `_`, `-` and `.`.
     """
 
-    adapter: str
-    root: Path
-    images: Path | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    val: float = 0.15
-    test: float = 0.15
-    seed: int = 0
+    also: Mapping[str, SetSettings] = field(default_factory=dict)
 
 
-def images_root(settings: IndexSettings) -> Path:
-    """The folder that the manifest's relative paths start from."""
-    if settings.adapter == "folder":
-        return settings.root
-    return settings.images or settings.root.parent
+def images_root(settings: SetSettings) -> Path:
+    """The folder that the manifest's relative paths start from: that of the main data set."""
+    return settings.images_root
 
 
 def run(settings: IndexSettings, *, contents: ContentIndex, ledger: Ledger) -> tuple[Manifest, IndexSummary, int]:
-    """Read a corpus, look at every file once, and tell what there is.
+    """Read the data sets, look at every file once, and tell what there is.
 
-    A split that the corpus gives is kept as it is, with or without val. Recorded in the ledger, besides what the
-    adapter records: `missing`, `empty`, `permission`, `not_a_file`, `unreadable`, and `missing_split` (no split where
-    others have one). Photos are not decoded here.
+    A split that a data set gives is kept as it is, with or without val, unless its `use` names another. Recorded in the
+    ledger, besides what the adapters record: `missing`, `empty`, `permission`, `not_a_file`, `unreadable`, and
+    `missing_split` (no split where others of the data set have one). Photos are not decoded here.
 
     Returns:
-        The manifest, a summary, and how many items there were in all, those in the ledger included.
+        The manifest, a summary, and how many items there were in all, those in the ledger included; without those that
+        a map of labels leaves out.
 
     Raises:
-        SettingError: an adapter that is not there, or a setting that it cannot follow.
-        DataError: the corpus as a whole cannot be used, or no item of it is left.
+        SettingError: an adapter that is not there, or a setting that it cannot follow; a map that lacks a label.
+        DataError: a data set as a whole cannot be used, no item of it is left, or two have one sample_id or group.
     """
-    corpus = find_adapter(settings.adapter)(Source(settings.root, settings.images, settings.columns), ledger)
-    hashes = _hashes(corpus, contents, ledger)
-    disputed = _disputed(corpus, hashes)
-    present = [raw for raw in corpus.samples if raw.sample_id in hashes]
-    kept, splits = _split(present, settings, ledger)
-    total = len(kept) + len(ledger)
-    if not kept:
-        first = next(iter(sorted(ledger.entries.items())), None)
-        why = f"; the first: {first[0]}: {first[1][0]}, {first[1][1]}" if first else ""
-        raise DataError(f"none of the {total} item(s) of {settings.root} can be used{why}")
-    samples = (
-        Sample(
-            sample_id=raw.sample_id,
-            path=raw.path,
-            media=disputed.get(hashes[raw.sample_id], raw.media),
-            labels=raw.labels,
-            split=split,
-            group=raw.group,
-            subset=raw.subset,
-            boxes=raw.boxes,
-            content=hashes[raw.sample_id],
-        )
-        for raw, split in zip(kept, splits, strict=True)
+    parts = read_parts(settings, settings.also)
+    rows = [(part, raw) for part in parts for raw in part.corpus.samples]
+    hashes = _hashes(rows, contents)
+    disputed = _disputed(rows, hashes)
+    samples: dict[str, list[Sample]] = {}
+    try:
+        for part in parts:
+            prefix = path_prefix(part.corpus.images, settings.images_root)
+            samples[part.place] = _samples(part, prefix, hashes, disputed)
+    finally:
+        _record(parts, ledger)
+    manifest = Manifest(tuple(sample for of_part in samples.values() for sample in of_part))
+    summary = summarise(
+        manifest,
+        sum(part.corpus.merged_rows for part in parts),
+        {part.place: summarise_set(samples[part.place], part.left_out) for part in parts},
     )
-    manifest = Manifest(tuple(samples))
-    return manifest, summarise(manifest, corpus.merged_rows), total
+    summary.warnings += [
+        f"{part.place}.labels names {label!r}, which no sample has" for part in parts for label in part.unmet
+    ]
+    return manifest, summary, len(manifest) + len(ledger)
 
 
-def _hashes(corpus: Corpus, contents: ContentIndex, ledger: Ledger) -> dict[str, str]:
-    """sample_id -> SHA-256 of its file, for the files that can be read and are not empty."""
-    root = os.path.abspath(corpus.images)  # noqa: PTH100 - links are kept
-    paths = [os.path.join(root, raw.path) for raw in corpus.samples]  # noqa: PTH118 - 100,000 Path objects are slow
+def _record(parts: Sequence[Part], ledger: Ledger) -> None:
+    """What could not be used of each data set, under the manifest's sample_ids."""
+    for part in parts:
+        for own, (reason, detail) in part.ledger.entries.items():
+            ledger.record(part.named(own), reason, detail)
+
+
+def _samples(part: Part, prefix: str, hashes: Mapping[str, str], disputed: Mapping[str, str]) -> list[Sample]:
+    """The samples of a data set, with splits, named as the manifest names them."""
+    kept, splits = part.split([raw for raw in part.corpus.samples if part.named(raw.sample_id) in hashes])
+    if not kept:
+        first = next(iter(sorted(part.ledger.entries.items())), None)
+        why = f"; the first: {part.named(first[0])}: {first[1][0]}, {first[1][1]}" if first else ""
+        raise DataError(f"none of the {len(part.ledger)} item(s) of {part.settings.root} can be used{why}")
+    samples = []
+    for raw, split in zip(kept, splits, strict=True):
+        name = part.named(raw.sample_id)
+        samples.append(
+            Sample(
+                sample_id=name,
+                path=raw.path if os.path.isabs(raw.path) else prefix + raw.path,  # noqa: PTH117 - Path objects are slow
+                media=disputed.get(hashes[name], raw.media),
+                labels=raw.labels,
+                split=split,
+                group=part.named(raw.group),
+                subset=raw.subset or part.name,
+                boxes=raw.boxes,
+                content=hashes[name],
+            )
+        )
+    return samples
+
+
+def _hashes(rows: Sequence[Row], contents: ContentIndex) -> dict[str, str]:
+    """The manifest's sample_id -> SHA-256 of the file, for the files that can be read and are not empty."""
+    roots = {part.name: os.path.abspath(part.corpus.images) for part, _ in rows}  # noqa: PTH100 - links are kept
+    paths = [os.path.join(roots[part.name], raw.path) for part, raw in rows]  # noqa: PTH118 - as above, Path is slow
     found = progress(contents.many(paths), total=len(paths), desc="index", unit="file")
     hashes = {}
-    for raw, path, content in zip(corpus.samples, paths, found, strict=True):
+    for (part, raw), path, content in zip(rows, paths, found, strict=True):
         if isinstance(content, MediaError):
-            ledger.record(raw.sample_id, content.reason, content.detail.replace(path, raw.path))
+            part.ledger.record(raw.sample_id, content.reason, content.detail.replace(path, raw.path))
         elif content.size == 0:
-            ledger.record(raw.sample_id, "empty", "the file has no bytes")
+            part.ledger.record(raw.sample_id, "empty", "the file has no bytes")
         else:
-            hashes[raw.sample_id] = content.sha256
+            hashes[part.named(raw.sample_id)] = content.sha256
     return hashes
 
 
-def _disputed(corpus: Corpus, hashes: Mapping[str, str]) -> dict[str, str]:
+def _disputed(rows: Sequence[Row], hashes: Mapping[str, str]) -> dict[str, str]:
     """Content -> medium by its bytes, of what some rows name as a photo and others as a clip: one content is one."""
-    present = [raw for raw in corpus.samples if raw.sample_id in hashes]
-    photos, clips = ({hashes[raw.sample_id] for raw in present if raw.media == media} for media in ("image", "video"))
-    both = photos & clips
+    named: dict[str, set[str]] = {"image": set(), "video": set()}
+    for part, raw in rows:
+        if (content := hashes.get(part.named(raw.sample_id))) is not None:
+            named[raw.media].add(content)
+    both = named["image"] & named["video"]
     if not both:
         return {}
     from stages.index.media import is_probably_video  # here: no photo is opened otherwise
 
     media: dict[str, str] = {}
-    for raw in present:
-        content = hashes[raw.sample_id]
+    for part, raw in rows:
+        content = hashes.get(part.named(raw.sample_id))
         if content in both and raw.media == "video":  # whose name tells where the bytes tell nothing
-            media[content] = "video" if is_probably_video(corpus.images / raw.path) else "image"
+            media[content] = "video" if is_probably_video(part.corpus.images / raw.path) else "image"
     return media
-
-
-def _split(
-    samples: Sequence[RawSample], settings: IndexSettings, ledger: Ledger
-) -> tuple[Sequence[RawSample], list[str]]:
-    """The samples that have a split, and their splits: those of the corpus, or else ours."""
-    given = [(raw, raw.split) for raw in samples if raw.split is not None]
-    if not given:
-        return samples, assign_splits(samples, val=settings.val, test=settings.test, seed=settings.seed)
-    for raw in samples:
-        if raw.split is None:
-            ledger.record(raw.sample_id, "missing_split", "other items have a split: give this one train, val or test")
-    return [raw for raw, _ in given], [split for _, split in given]

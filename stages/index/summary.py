@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stages.index.manifest import SPLITS, Manifest, Sample
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """Counts over one of a manifest's data sets.
+
+    Attributes:
+        samples: how many there are.
+        splits: split -> samples, for the splits that have some.
+        labels: label -> samples, sorted; a sample with two labels counts for both.
+        unlabelled: samples without a label.
+        left_out: the data set's own label -> samples that its map of labels leaves out of the manifest.
+    """
+
+    samples: int
+    splits: dict[str, int]
+    labels: dict[str, int]
+    unlabelled: int
+    left_out: dict[str, int]
 
 
 @dataclass
@@ -20,6 +40,7 @@ class IndexSummary:
         duplicates: samples whose file has the same bytes as an earlier sample's, other than boxes of one path.
         merged_rows: rows of the source that repeated another and were dropped.
         warnings: one line each.
+        sets: the place of a data set in params.yaml -> its counts; the main one first.
     """
 
     samples: int
@@ -29,9 +50,25 @@ class IndexSummary:
     duplicates: int
     merged_rows: int
     warnings: list[str] = field(default_factory=list)
+    sets: dict[str, SetSummary] = field(default_factory=dict)
 
 
-def summarise(manifest: Manifest, merged_rows: int = 0) -> IndexSummary:
+def summarise_set(samples: Sequence[Sample], left_out: Mapping[str, int]) -> SetSummary:
+    """Count the samples of one data set."""
+    splits = Counter(sample.split for sample in samples)
+    labels = Counter(label for sample in samples for label in sample.labels)
+    return SetSummary(
+        samples=len(samples),
+        splits={split: splits[split] for split in SPLITS if splits[split]},
+        labels=dict(sorted(labels.items())),
+        unlabelled=sum(not sample.labels for sample in samples),
+        left_out=dict(left_out),
+    )
+
+
+def summarise(
+    manifest: Manifest, merged_rows: int = 0, sets: Mapping[str, SetSummary] | None = None
+) -> IndexSummary:
     """Count, and look for what would spoil an experiment: leaks between splits, classes that cannot be learned."""
     splits = Counter(sample.split for sample in manifest)
     classes: dict[str, dict[str, int]] = {label: dict.fromkeys(SPLITS, 0) for label in manifest.classes}
@@ -50,6 +87,7 @@ def summarise(manifest: Manifest, merged_rows: int = 0) -> IndexSummary:
         duplicates=sum(len({sample.path for sample in samples}) - 1 for samples in shared),
         merged_rows=merged_rows,
         warnings=[*_class_warnings(classes), *_group_warnings(manifest), *_content_warnings(shared)],
+        sets=dict(sets or {}),
     )
 
 
