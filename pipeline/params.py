@@ -16,6 +16,7 @@ from stages.errors import MissingInputError, SettingError
 from stages.extract.settings import ExtractSettings, unfolded
 from stages.finetune.settings import FinetuneSettings
 from stages.fuse.settings import FuseSettings
+from stages.index.joined import label_problem, name_problem
 from stages.ledger import Allowance
 from stages.settings import Settings
 from stages.train.settings import TrainSettings
@@ -37,21 +38,67 @@ class SplitSettings(Settings):
     seed: int = Field(default=0, ge=0)
 
 
-class DataSettings(Settings):
-    """Where photos and labels are.
+class DataSetSettings(Settings):
+    """Where the photos and labels of a data set are, and what they are to us.
 
     Attributes:
         adapter: how `root` is laid out.
         root: a folder (`folder`) or a file (`csv`); relative to params.yaml.
         images: `csv`: what its paths are relative to; None: the csv's folder.
         columns: `csv`: our name -> the file's column.
+        labels: the data set's label -> ours; None leaves its samples out. Empty: labels stay as they are.
+        use: the split that every sample goes to; `all`: the data set's own splits, or those that are made.
     """
 
     adapter: Literal["folder", "csv"]
     root: str = Field(min_length=1)
     images: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str | None] = Field(default_factory=dict)
+    use: Literal["all", "train", "val", "test"] = "all"
     split: SplitSettings = SplitSettings()
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _texts(cls, labels: object) -> object:
+        if not isinstance(labels, dict):
+            return labels
+        read: dict[str, str | None] = {}
+        for theirs, ours in labels.items():
+            name, becomes = _label(theirs), None if ours is None else _label(ours)
+            if name in read:
+                raise ValueError(f"label {name!r} occurs twice")
+            if becomes is not None and (problem := label_problem(becomes)):
+                raise ValueError(problem)
+            read[name] = becomes
+        return read
+
+
+class DataSettings(DataSetSettings):
+    """The main data set, whose images the manifest's paths start from, and further ones.
+
+    Attributes:
+        also: name -> a further data set.
+    """
+
+    also: dict[str, DataSetSettings] = Field(default_factory=dict)
+
+    @field_validator("also")
+    @classmethod
+    def _names(cls, also: dict[str, DataSetSettings]) -> dict[str, DataSetSettings]:
+        for name in also:
+            if problem := name_problem(name):
+                raise ValueError(problem)
+        return also
+
+
+def _label(value: object) -> str:
+    """A label as YAML read it: a whole number (the classes of some tables) is its digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"a label was read as {value!r}, no text; put it in quotes")
 
 
 class EvaluateSettings(Settings):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from cache.store import Store
 from pipeline import params
@@ -11,9 +13,11 @@ from pipeline.places import open_store
 from stages.backbones.weights import weights_dir
 from stages.errors import MissingInputError
 from stages.index.contents import ContentIndex
+from stages.index.joined import SetSettings
 from stages.index.manifest import Manifest
 from stages.index.run import IndexSettings, images_root
 
+S = TypeVar("S", bound=SetSettings)
 _EXPERIMENTS = (".dvc", "tmp", "exps")
 
 
@@ -53,7 +57,12 @@ class Project:
     def index_settings(self) -> IndexSettings:
         """The settings of the index stage, with paths made absolute."""
         data = self.params.data
-        return IndexSettings(
+        also = {name: self._set(SetSettings, one) for name, one in data.also.items()}
+        return replace(self._set(IndexSettings, data), also=also)
+
+    def _set(self, kind: type[S], data: params.DataSetSettings) -> S:
+        """The settings of one data set."""
+        return kind(
             adapter=data.adapter,
             root=self._data(data.root),
             images=self._data(data.images) if data.images is not None else None,
@@ -61,6 +70,8 @@ class Project:
             val=data.split.val,
             test=data.split.test,
             seed=data.split.seed,
+            labels=data.labels,
+            use=data.use,
         )
 
     def _data(self, place: str) -> Path:

@@ -21,6 +21,7 @@ from stages.timing import Spent, Timings
 
 if TYPE_CHECKING:
     from stages.extract.plan import RolePlan
+    from stages.index.summary import IndexSummary
     from stages.spread import Spread
     from stages.train.run import Inputs, TrainedHead
 
@@ -44,6 +45,7 @@ def index(project: Project, allowance: str | None = None) -> Lines:
         lines.append(f"  {label}: " + ", ".join(f"{split} {count}" for split, count in counts.items() if count))
     if summary.unlabelled:
         lines.append(f"  without a label (predicted, not scored): {summary.unlabelled}")
+    lines += _data_sets(summary)
     if summary.duplicates:
         lines.append(f"  same bytes as another sample: {summary.duplicates}")
     lines += [f"  warning: {warning}" for warning in summary.warnings]
@@ -51,6 +53,22 @@ def index(project: Project, allowance: str | None = None) -> Lines:
     if not summary.splits.get(judged):
         lines.append(f"  warning: no samples in {judged}, which evaluate scores; add samples, or set evaluate.split")
     return lines + close(project, ledger, total, allowance)
+
+
+def _data_sets(summary: IndexSummary) -> Lines:
+    """A line for each data set, where there are several or a map leaves samples out."""
+    if len(summary.sets) == 1 and not any(one.left_out for one in summary.sets.values()):
+        return []
+    lines = []
+    for place, one in summary.sets.items():
+        counts = [", ".join(f"{name} {count}" for name, count in of.items()) for of in (one.splits, one.labels)]
+        parts = [f"{one.samples} samples ({counts[0]})", *filter(None, counts[1:])]
+        parts += [f"without a label {one.unlabelled}"] if one.unlabelled else []
+        if one.left_out:
+            named = ", ".join(f"{label} {count}" for label, count in one.left_out.items())
+            parts.append(f"left out by its labels: {sum(one.left_out.values())} ({named})")
+        lines.append(f"  {place}: {'; '.join(parts)}")
+    return lines
 
 
 def detect(project: Project, allowance: str | None = None, spread: Spread | None = None) -> Lines:

@@ -76,7 +76,8 @@ def test_people_s_files_come_out(project: Path) -> None:
     for row in predicted:
         assert sum(float(row[name]) for name in ("negative", "neutral", "positive")) == pytest.approx(1, abs=1e-5)
     heads = sorted(path.name for path in (artifacts / "predictions" / "heads").glob("*.csv"))
-    assert heads == sorted(f"{h}-s{s}.csv" for h in ("average", *("attention_" + x for x in "abc")) for s in (0, 1))
+    kinds = ("average", "logistic", *(f"attention_{one}" for one in "abc"))
+    assert heads == sorted(f"{head}-s{seed}.csv" for head in kinds for seed in (0, 1))
     found = {row["sample_id"] for row in rows(artifacts / "detections.csv")}
     assert len(found) >= SCENES - 2
     metrics = json.loads((artifacts / "metrics.json").read_text())

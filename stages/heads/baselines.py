@@ -16,6 +16,7 @@ belongs to steps has no part in it. What is solved is written into a linear laye
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -113,7 +114,12 @@ class LinearHead(nn.Module):
 
 
 def fit(
-    head: nn.Module, batch: HeadBatch, labels: Tensor, weights: Tensor | None, options: Settings, seed: int
+    head: nn.Module,
+    batches: Iterable[HeadBatch],
+    labels: Tensor,
+    weights: Tensor | None,
+    options: Settings,
+    seed: int,
 ) -> float:
     """Solve a `LinearHead` in place; see `registry.Fitter`.
 
@@ -132,7 +138,8 @@ def fit(
 
     head = cast(LinearHead, head)
     with torch.no_grad():
-        x = head.pooled(batch)[0].double().numpy()
+        pooled = torch.cat([head.pooled(batch)[0] for batch in batches])
+    x = pooled.double().numpy()
     y, counts = labels.numpy(), np.ones(len(labels)) if weights is None else weights.double().numpy()
     counted = counts > 0  # liblinear prints a line for a class whose samples all count 0
     if (y < 0).any():
@@ -154,7 +161,7 @@ def fit(
         head.classify.bias.fill_(ABSENT)
         head.classify.weight[found.classes_] = torch.from_numpy(rows).to(head.classify.weight.dtype)
         head.classify.bias[found.classes_] = torch.from_numpy(biases).to(head.classify.bias.dtype)
-        losses = nn.functional.cross_entropy(head(batch).logits.double(), labels, reduction="none")
+        losses = nn.functional.cross_entropy(head.classify(pooled).double(), labels, reduction="none")
     head.eval()
     return float(np.average(losses.numpy(), weights=counts))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -56,13 +56,19 @@ class Fitter(Protocol):
     """Solves a head over all of its training samples at once."""
 
     def __call__(
-        self, head: nn.Module, batch: HeadBatch, labels: Tensor, weights: Tensor | None, options: Settings, seed: int
+        self,
+        head: nn.Module,
+        batches: Iterable[HeadBatch],
+        labels: Tensor,
+        weights: Tensor | None,
+        options: Settings,
+        seed: int,
     ) -> float:
         """Give `head` its parameters, in place.
 
         Args:
             head: that `build` made.
-            batch: the n training samples, already standardized where wanted.
+            batches: the n training samples, already standardized where wanted, some in each; they are read once.
             labels: (n,) int64 classes.
             weights: (n,) float32, what each sample counts; None: all the same.
             options: of the head.
@@ -83,7 +89,8 @@ class HeadFile(Protocol):
     Attributes:
         VARIANTS: their names.
         NEEDS: variant -> the levels that it reads; `build` is given width 0 for a level that it does not.
-        INPUTS: variant -> name -> what else it reads. A file without it reads nothing else.
+        INPUTS: variant -> name -> what else it reads, of one level: frames or persons. A file without it reads nothing
+            else.
         OPTIONS: variant -> the settings of `train.heads.NAME.options`. A file without it has none.
         ALONE: variants that are trained one at a time, not mapped over members by torch.func: those whose forward hangs
             on values, as where masked rows are kept out of batch norm. A file without it has none.
@@ -150,7 +157,8 @@ def options_of(name: str, given: Mapping[str, Any]) -> Settings:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         known = ", ".join(kind.model_fields) or "none"
-        raise SettingError(f"options.{where} of head {name}: {first['msg']}; it has {known}") from None
+        value = first["input"]
+        raise SettingError(f"options.{where} of head {name} is {value!r}: {first['msg']}; it has {known}") from None
 
 
 def build(

@@ -42,7 +42,9 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     """
     if source.images is not None or source.columns:
         place = source.place
-        raise SettingError(f"{place}.images and {place}.columns are for the csv adapter: remove them, or set adapter: csv")
+        raise SettingError(
+            f"{place}.images and {place}.columns are for the csv adapter: remove them, or set adapter: csv"
+        )
     if not source.root.is_dir():
         raise DataError(f"{source.place}.root {source.root} is not a folder: give the folder that holds the photos")
     paths = []
@@ -58,7 +60,7 @@ def read(source: Source, ledger: Ledger) -> Corpus:
 
 
 def _walk(source: Source, ledger: Ledger) -> Iterator[str]:
-    """Yield the posix path below `source.root` of every photo and clip, in no order, following links but not in circles."""
+    """Yield the posix path below the root of every photo and clip, in no order, following links but not in circles."""
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
         below, above = pending.pop()

@@ -192,9 +192,7 @@ def _require_complete(corpus: Corpus, settings: SetSettings, place: str) -> tupl
     return tuple(sorted(settings.labels.keys() - met.keys()))
 
 
-def _relabelled(
-    corpus: Corpus, labels: Mapping[str, str | None]
-) -> tuple[tuple[RawSample, ...], dict[str, int]]:
+def _relabelled(corpus: Corpus, labels: Mapping[str, str | None]) -> tuple[tuple[RawSample, ...], dict[str, int]]:
     """The samples with our labels, without those that have a label of None, and how many these are by label."""
     kept: list[RawSample] = []
     left_out: Counter[str] = Counter()
@@ -218,7 +216,7 @@ def _require_some(samples: Sequence[RawSample], settings: SetSettings, place: st
         if ours is not None and ours not in has:
             raise SettingError(
                 f"{place}.labels makes {theirs!r} to {ours!r}, a class that no sample of {settings.root} then has "
-                f"(classes with samples: {_listed(sorted(has)) or 'none'}): correct {theirs!r}, or take it out of the map"
+                f"(it has {_listed(sorted(has)) or 'none'}): correct {theirs!r}, or take it out of the map"
             )
 
 

@@ -38,7 +38,9 @@ class _Unit:
     labels: dict[str, int]
 
 
-def assign_splits(samples: Sequence[Splittable], *, val: float, test: float, seed: int, place: str = "data") -> list[str]:
+def assign_splits(
+    samples: Sequence[Splittable], *, val: float, test: float, seed: int, place: str = "data"
+) -> list[str]:
     """Place each sample in `"train"`, `"val"` or `"test"`.
 
     A group (`group` that is not `""`) is never on two sides. A label that only one unit holds goes to train. Where val

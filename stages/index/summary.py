@@ -66,9 +66,7 @@ def summarise_set(samples: Sequence[Sample], left_out: Mapping[str, int]) -> Set
     )
 
 
-def summarise(
-    manifest: Manifest, merged_rows: int = 0, sets: Mapping[str, SetSummary] | None = None
-) -> IndexSummary:
+def summarise(manifest: Manifest, merged_rows: int = 0, sets: Mapping[str, SetSummary] | None = None) -> IndexSummary:
     """Count, and look for what would spoil an experiment: leaks between splits, classes that cannot be learned."""
     splits = Counter(sample.split for sample in manifest)
     classes: dict[str, dict[str, int]] = {label: dict.fromkeys(SPLITS, 0) for label in manifest.classes}

@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from stages.errors import DataError, SettingError
 from stages.index.manifest import BOX_KINDS, LABEL_SEPARATOR, Box, box_problem, is_unwritable, printable

@@ -6,7 +6,7 @@ the number of cores; and a head's matrices are so small that sharing them takes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from stages.heads.batch import HeadBatch, HeadOutput
 from stages.predictions import scores_of
 from stages.train.features import Features
+from stages.train.inputs import Level, LevelName, sample_bytes
 
 BATCH, BATCH_BYTES = 256, 256 << 20
 """Samples that are answered at once, and what their inputs may take; of large inputs fewer are."""
@@ -30,11 +31,14 @@ class Looks:
     Attributes:
         level: `frame` or `person`.
         offsets: (n + 1,) int64: the rows of sample i are those from `offsets[i]` to `offsets[i + 1]`.
+        places: (R, 2) int64, the frame of the sample that each row is of, and which of the frame's stored faces or
+            persons; see `inputs.Level.places`.
         values: name -> (R, ...) float32.
     """
 
     level: str
     offsets: np.ndarray
+    places: np.ndarray
     values: dict[str, np.ndarray]
 
 
@@ -64,12 +68,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def infer(head: nn.Module, features: Features, size: int = BATCH) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Answers for all samples, in batches of `size`.
+def infer(head: nn.Module, features: Features, size: int | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Answers for all samples.
 
     Args:
         head: in eval mode.
         features: of at least one sample.
+        size: see `answer`.
 
     Returns:
         Class probabilities (n, K) float64, and for each sample the weights of its faces, (faces,) float32.
@@ -117,43 +122,44 @@ def answer(
     ends = np.concatenate([[0], np.cumsum(counts)])
     # Filled in place: small results kept between a batch's large arrays would keep those from being given back.
     logits, weights = np.empty((0, 0)), np.empty(int(ends[-1]), np.float32)
-    found = _Looks()
-    step = size or 1
-    start = 0
+    found = _Looks(features.levels)
+    step = size or _fitting(features)
     with one_thread(), torch.inference_mode():
-        while start < len(rows):
+        for start in range(0, len(rows), step):
             part = rows[start : start + step]
             batch = features.batch(part, np.full(len(part), view) if view else None)
             output = head(batch)
             if not start:
                 logits = np.empty((len(rows), output.logits.shape[1]))
-                step = size or _fitting(batch)
             logits[start : start + len(part)] = output.logits.double().numpy()
             faces = slice(int(ends[start]), int(ends[start + len(part)]))
             weights[faces] = output.attention[batch.face_mask].numpy()  # one sample after another
-            found.take(batch, output)
-            start += len(part)
+            found.take(part, batch, output)
     return Answered(logits, weights, found.joined())
 
 
-def _fitting(batch: HeadBatch) -> int:
-    """Samples at once, from the size of a batch."""
-    size = sum(tensor.numel() * tensor.element_size() for tensor in batch.inputs.values())
-    return max(1, min(BATCH, BATCH * len(batch) if not size else BATCH_BYTES * len(batch) // size))
+def _fitting(features: Features) -> int:
+    """Samples at once, of whatever samples."""
+    each = sample_bytes(features.levels, features.inputs, training=False)
+    return max(min(BATCH, BATCH_BYTES // each), 1) if each else BATCH
 
 
 class _Looks:
     """Gathers what a head looks at, batch after batch; padding is left out."""
 
-    def __init__(self) -> None:
-        self._level = ""
+    def __init__(self, levels: Mapping[LevelName, Level]) -> None:
+        self._levels = levels
         self._counts: list[np.ndarray] = []
+        self._places: list[np.ndarray] = []
         self._values: dict[str, list[np.ndarray]] = {}
 
-    def take(self, batch: HeadBatch, output: HeadOutput) -> None:
+    def take(self, samples: np.ndarray, batch: HeadBatch, output: HeadOutput) -> None:
         if not output.looks:
             return
-        [(self._level, mask)] = batch.masks.items()  # a head reads inputs of one level
+        [(name, level)] = self._levels.items()  # a head reads inputs of one level
+        index, _ = level.take(samples, level.answering(samples))
+        mask = batch.masks[name]
+        self._places.append(level.places[index[mask.numpy()]])
         self._counts.append(mask.sum(1).numpy())
         for name, values in output.looks.items():
             self._values.setdefault(name, []).append(_real(values, mask))
@@ -161,8 +167,10 @@ class _Looks:
     def joined(self) -> Looks | None:
         if not self._values:
             return None
+        [level] = self._levels
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._counts))]).astype(np.int64)
-        return Looks(self._level, offsets, {name: np.concatenate(parts) for name, parts in self._values.items()})
+        values = {name: np.concatenate(parts) for name, parts in self._values.items()}
+        return Looks(level, offsets, np.concatenate(self._places), values)
 
 
 def _real(values: Tensor, mask: Tensor) -> np.ndarray:

@@ -3,9 +3,10 @@
 `attention/heads/HEAD-sSEED.csv` is train's, `attention/fused/NAME.csv` is fuse's.
 
 What a head looks at beside faces (regions of a frame, frames, patches) is in `attention/heads/HEAD-sSEED.safetensors`:
-for each name float16 (R, ...), a row for each frame or person, and `offsets`, int64 (n + 1,): the rows of sample i are
-those from `offsets[i]` to `offsets[i + 1]`. The metadata have `level`, `frame` or `person`, and `samples`, the ids as
-JSON, in that order.
+for each name float16 (R, ...), a row for each frame or person, and
+- `offsets`, int64 (n + 1,): the rows of sample i are those from `offsets[i]` to `offsets[i + 1]`;
+- `places`, int64 (R, 2): the frame of the sample that a row is of, and which of the frame's stored faces or persons.
+The metadata have `level`, `frame` or `person`, and `samples`, the ids as JSON, in that order.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ def mean_of(members: Sequence[Iterable[Row]], weights: Sequence[float]) -> list[
 
 def write_looks(path: Path, sample_ids: Sequence[str], looks: Looks) -> None:
     """Write what a head looks at beside faces; the file appears whole or not at all."""
-    if "offsets" in looks.values:
-        raise ValueError("a head calls what it looks at 'offsets', which is a name of the file's own")
+    if taken := sorted({"offsets", "places"} & set(looks.values)):
+        raise ValueError(f"a head calls what it looks at {taken[0]!r}, which is a name of the file's own")
     arrays = {name: np.ascontiguousarray(values, np.float16) for name, values in looks.values.items()}
     about = {"level": looks.level, "samples": json.dumps(list(sample_ids))}
     with whole(path) as temporary:
-        save_file({**arrays, "offsets": looks.offsets}, temporary, about)
+        save_file({**arrays, "offsets": looks.offsets, "places": looks.places}, temporary, about)
 
 
 def read_looks(path: Path) -> tuple[tuple[str, ...], Looks]:
@@ -65,6 +66,6 @@ def read_looks(path: Path) -> tuple[tuple[str, ...], Looks]:
     with safe_open(path, "numpy") as file:
         about = file.metadata()
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    offsets = arrays.pop("offsets")
+    offsets, places = arrays.pop("offsets"), arrays.pop("places")
     values = {name: value.astype(np.float32) for name, value in arrays.items()}
-    return tuple(json.loads(about["samples"])), Looks(about["level"], offsets, values)
+    return tuple(json.loads(about["samples"])), Looks(about["level"], offsets, places, values)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 
 from stages.errors import DataError, SettingError
 from stages.tables import write_csv
 from stages.train.settings import ChooseSettings
 
 OWN_COLUMNS = ("candidate", "score", "sd", "loss", "runs", "n", "by", "chosen")
+"""Of a table of candidates, beside what each sets; a setting of the same name is called `train.NAME` there."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Tried:
 
     Attributes:
         values: what it sets.
-        scores, losses: of each run: a seed, or a seed and fold; NaN where training broke down.
+        scores, losses: of each run: a seed, or a seed and fold; NaN where training broke down. See `judging.judge`.
     """
 
     values: dict[str, Any]
@@ -79,50 +79,34 @@ NO_CHOICE = Choice([Tried({})], 0, "", "", 0)
 """Of a head without a grid: it is the only candidate."""
 
 
-def score_name(settings: ChooseSettings, several: bool) -> str:
+def score_name(head: str, settings: ChooseSettings, several: bool, losses: Collection[str]) -> str:
     """The score that `auto` stands for.
 
+    Args:
+        head: its name, for messages.
+        losses: kinds of loss that the candidates of a head of several labels are trained with.
+
     Raises:
-        SettingError: it is not one of samples of several labels.
+        SettingError: it is not one of samples of several labels, or losses of several kinds were to be compared.
     """
+    if several and settings.score == "loss" and len(losses) > 1:
+        raise SettingError(
+            f"train.choose.score is loss, and train.heads.{head}.grid tries {' and '.join(sorted(losses))}, losses of "
+            "several labels that cannot be compared: use auto"
+        )
     if several and settings.score not in ("auto", "loss"):
         raise SettingError(
-            f"train.choose.score is {settings.score}, and a head with a grid is trained on several labels: use auto or "
-            "loss"
+            f"train.choose.score is {settings.score}, and train.heads.{head} has a grid and is trained on several "
+            "labels: use auto or loss"
         )
     return ("mean average precision" if several else "accuracy") if settings.score == "auto" else settings.score
 
 
-def judge(score: str, answers: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """Score and loss of answers.
+def best_of(head: str, tried: Sequence[Tried], score: str, by_loss: bool = True) -> int:
+    """The number of the best candidate; see `ChooseSettings.score`.
 
     Args:
-        score: of `score_name`.
-        answers: float64 (n, K) probabilities, or scores in [0, 1] of several labels.
-        targets: (n,) int64 classes, or (n, K) 0 and 1.
-    """
-    if not np.isfinite(answers).all():
-        return math.nan, math.nan
-    if targets.ndim == 2:
-        clear = np.clip(answers, 1e-12, 1 - 1e-12)
-        loss = float(-(targets * np.log(clear) + (1 - targets) * np.log1p(-clear)).mean())
-        held = np.flatnonzero(targets.any(0))
-        found = [average_precision_score(targets[:, k], answers[:, k]) for k in held]
-        return (loss if score == "loss" else float(np.mean(found))), loss
-    loss = float(-np.log(np.clip(answers[np.arange(len(targets)), targets], 1e-12, None)).mean())
-    predicted = answers.argmax(1)
-    if score == "loss":
-        return loss, loss
-    if score == "balanced_accuracy":
-        return float(balanced_accuracy_score(targets, predicted)), loss
-    if score == "macro_f1":
-        f1 = f1_score(targets, predicted, average="macro", labels=np.unique(targets))
-        return float(f1), loss
-    return float((predicted == targets).mean()), loss
-
-
-def best_of(head: str, tried: Sequence[Tried], score: str) -> int:
-    """The number of the best candidate; see `ChooseSettings.score`.
+        by_loss: of equals take the one with the lower loss; else the first.
 
     Raises:
         SettingError: training broke down for every candidate.
@@ -131,13 +115,14 @@ def best_of(head: str, tried: Sequence[Tried], score: str) -> int:
     good = [i for i, one in enumerate(tried) if math.isfinite(one.score)]
     if not good:
         raise SettingError(f"train.heads.{head}.grid: the loss of every candidate is NaN or infinite; lower its rates")
-    return min(good, key=lambda i: (sign * tried[i].score, float(np.mean(tried[i].losses)), i))
+    return min(good, key=lambda i: (sign * tried[i].score, float(np.mean(tried[i].losses)) if by_loss else 0.0, i))
 
 
 def write(path: Path, choice: Choice) -> None:
     """Write the candidates of a head: what each sets, its mean score and loss, their deviation, how many runs and
     different samples these are of, and what was compared."""
     keys = [*choice.tried[0].values]
+    named = (f"train.{key}" if key in OWN_COLUMNS else key for key in keys)
 
     def row(number: int, one: Tried) -> tuple[str, ...]:
         found = (one.score, one.deviation, float(np.mean(one.losses))) if one.scores else (None, None, None)
@@ -146,7 +131,7 @@ def write(path: Path, choice: Choice) -> None:
         chosen = "yes" if number == choice.best else ""
         return (str(number), *set_to, *numbers, str(len(one.scores)), str(choice.n), choice.by, chosen)
 
-    columns = (OWN_COLUMNS[0], *keys, *OWN_COLUMNS[1:])
+    columns = (OWN_COLUMNS[0], *named, *OWN_COLUMNS[1:])
     write_csv(path, columns, (row(number, one) for number, one in enumerate(choice.tried)))
 
 

@@ -32,7 +32,7 @@ from stages.train.population.engine import train_population
 from stages.train.population.members import Member, Plan
 from stages.train.rows import Scale
 from stages.train.settings import HeadSettings
-from stages.train.training import schedule_of
+from stages.train.training import batches_of, schedule_of
 
 
 class OneClassError(DataError, ValueError):
@@ -241,7 +241,7 @@ def _train(
         given = None if weights is None else torch.from_numpy(weights.astype(np.float32))
         options = registry.options_of(settings.kind, settings.options)
         with one_thread():
-            return [fit(head, features.batch(rows), torch.from_numpy(labels), given, options, seed)]
+            return [fit(head, batches_of(features, rows), torch.from_numpy(labels), given, options, seed)]
     targets = np.zeros(len(features), np.int64)
     targets[rows] = labels
     if (targets[rows] != labels).any():

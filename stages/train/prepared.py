@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from stages.index.manifest import Sample
 from stages.ledger import Ledger
 from stages.train.features import Features, gather
 from stages.train.held_out import SeenBlocks
-from stages.train.rows import Scale, chunks
+from stages.train.rows import Rows, RowsOf, Scale, chunks
 from stages.train.settings import HeadSettings
 from stages.train.sources import Inputs
 
@@ -52,11 +53,6 @@ class Prepared:
         inputs = {name: one.shape for name, one in self.features.inputs.items()}
         return Shapes(self.features.faces.shape[1], self.features.global_.shape[1], inputs)
 
-    def of_split(self, split: str, several: bool) -> np.ndarray:
-        """Positions of the samples of a split that can be judged, and that no fine-tune has seen."""
-        known = self.labelled(several)
-        return np.flatnonzero((self.splits == split) & known & ~self.seen)
-
     def labelled(self, several: bool) -> np.ndarray:
         """(n,) bool: of one label; with `several`, of any."""
         if not several:
@@ -89,7 +85,8 @@ def prepare(
         held_bytes: see `gather`.
 
     Raises:
-        DataError: fewer than two classes in the training split, or no face where a head reads nothing else.
+        DataError: fewer than two classes in the training split, or no face, frame or person where a head reads nothing
+            else; or every sample has a feature that is no number.
         MissingInputError: see `gather`.
     """
     features = _gather(inputs, head, blocks, inputs.manifest.samples, ledger, held_bytes)
@@ -110,8 +107,7 @@ def prepare(
     allowed = np.fromiter((s.sample_id not in left_out for s in features.samples), np.bool_, len(features))
     rows = np.flatnonzero((splits == "train") & taken & allowed)
     need_two_classes({name for i in rows for name in features.samples[i].labels}, "features")
-    if head.faces and not head.global_ and not head.inputs and not np.diff(features.offsets)[rows].any():
-        raise DataError(f"the training split has no face, and {head.kind} reads nothing else: use a head of photos")
+    _need_something(head, features, rows)
     scales = features.scales(rows) if head.standardize else _no_scales(features)
     of_inputs = features.input_scales(rows) if head.standardize else {}
     views = _views(inputs, head)
@@ -138,14 +134,33 @@ def need_two_classes(found: Collection[str], of_what: str) -> None:
         raise DataError(f"the training split has {of_what} of fewer than two classes ({names}): label more samples")
 
 
+def _need_something(head: HeadSettings, features: Features, rows: np.ndarray) -> None:
+    """Refuse to train on samples of which a head reads nothing.
+
+    Raises:
+        DataError: says what they have none of.
+    """
+    counts = {"face": np.diff(features.offsets)} if head.faces else {}
+    counts |= {level: one.counts for level, one in features.levels.items()}
+    if head.global_ or not counts or any(of[rows].any() for of in counts.values()):
+        return
+    named = {"face": "face", "frame": "frame with a face", "person": "person"}
+    what = " and no ".join(named[level] for level in counts)
+    raise DataError(f"the training split has no {what}, and {head.kind} reads nothing else: use a head of photos")
+
+
 def not_finite(features: Features) -> np.ndarray:
     """Positions of the samples with a feature that is NaN or infinite, in any view, ascending."""
     bad = np.zeros(len(features), np.bool_)
-    owner = np.repeat(np.arange(len(features)), np.diff(features.offsets))
-    for table, of in ((features.faces, owner), (features.global_, np.arange(len(features)))):
-        of = np.tile(of, features.views)
-        for part in chunks(len(of), table.shape[1]):
-            bad[of[part][~np.isfinite(table[part]).all(1)]] = True
+    tables: list[tuple[RowsOf | Rows, np.ndarray]] = [(features.global_, np.arange(len(features) + 1))]
+    tables.append((features.faces, features.offsets))
+    inputs = (one for one in features.inputs.values() if one.rows.dtype != np.uint8)  # pixels are always numbers
+    tables += [(one.rows, features.levels[one.level].offsets) for one in inputs]
+    for table, offsets in tables:
+        of = np.tile(np.repeat(np.arange(len(features)), np.diff(offsets)), features.views)
+        for part in chunks(len(of), math.prod(table.shape[1:])):
+            finite = np.isfinite(table[part]).reshape(len(of[part]), -1).all(1)
+            bad[of[part][~finite]] = True
     return np.flatnonzero(bad)
 
 

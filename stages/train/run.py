@@ -7,7 +7,7 @@ is the best of its candidates, which never see the split that is reported.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from stages import device as devices
 from stages import predictions as prediction_files
+from stages.errors import SettingError
 from stages.ledger import Ledger
 from stages.predictions import Predictions
 from stages.progress import counter
@@ -31,9 +32,10 @@ from stages.train.population.processes import Processes
 from stages.train.prepared import Prepared, need_two_classes, prepare, shared
 from stages.train.settings import HeadSettings, TrainSettings
 from stages.train.sources import Inputs, blocks_of, check, used, weights_of
-from stages.train.starts import read_start, require_starts_held_out
+from stages.train.starts import HeadStart, read_start, require_starts_held_out
 from stages.train.tasks import Task
-from stages.train.training import Job, Trained, number_of_processes, require_finite, seconds, train_jobs
+from stages.train.timing import number_of_processes, seconds
+from stages.train.training import Job, Trained, require_finite, train_jobs
 
 FOLDERS = ("predictions/heads", "predictions/folds", "attention/heads", "models/heads", "candidates/heads")
 """What the stage writes, under `artifacts`."""
@@ -100,16 +102,16 @@ def run(
     device = devices.resolve(settings.device)
     devices.require("train", device)
     tasks = _tasks(inputs, settings, ledger, judged)
+    jobs = [job for task in tasks for job in (*task.tries(settings.choose), *task.finals(), *task.folded())]
     for folder in FOLDERS:
         shutil.rmtree(artifacts / folder, ignore_errors=True)
         (artifacts / folder).mkdir(parents=True)
     classes = tuple(inputs.manifest.classes)
-    jobs = [job for task in tasks for job in (*task.tries(settings.choose), *task.finals(), *task.folded())]
-    number = number_of_processes(jobs, classes, device, processes)
-    if len(jobs) >= MANY:
-        took = seconds(jobs, classes, device) / number
+    took = seconds(jobs, classes, device) if len(jobs) >= MANY else None
+    number = number_of_processes(jobs, classes, device, processes, took)
+    if took is not None:
         where = f"{number} process" + ("es" if number > 1 else "")
-        say(f"train: {len(jobs)} heads ({_made_of(tasks, settings)}): about {_duration(took)} in {where}")
+        say(f"train: {len(jobs)} heads ({_made_of(tasks, settings)}): about {_duration(took / number)} in {where}")
     with (
         Processes(number) as workers,
         counter(total=len(jobs), desc="train", unit="head") as bar,
@@ -122,24 +124,24 @@ def run(
 
         for task in tasks:
             task.choose(trained, settings.choose, classes)
-        made = list(trained([job for task in tasks for job in task.finals()]))
-        for one in made:
+        by_name = {task.name: task for task in tasks}
+        lines: dict[tuple[str, int], TrainedHead] = {}
+        for one in trained([job for task in tasks for job in task.finals()]):
+            # written now: all heads of many tasks would not fit in memory
             require_finite(one)
-        by_name = {(one.job.head, one.job.seed): one for one in made}
+            lines[one.job.head, one.job.seed] = _finish(inputs, one, by_name[one.job.head], classes, artifacts)
         for task in tasks:
             choosing.write(artifacts / "candidates" / "heads" / f"{task.name}.csv", task.choice or NO_CHOICE)
             if task.folds is not None:
-                _write_folded(artifacts, task, list(trained(task.folded())), classes)
+                _write_folded(artifacts, task, trained(task.folded()), classes)
         write_csv(artifacts / "predictions" / "folds" / "folds.csv", FOLD_COLUMNS, _folds(tasks))
-    return [
-        _finish(inputs, by_name[task.name, seed], task, classes, artifacts) for task in tasks for seed in settings.seeds
-    ]
+    return [lines[task.name, seed] for task in tasks for seed in settings.seeds]
 
 
 def _tasks(inputs: Inputs, settings: TrainSettings, ledger: Ledger, judged: str) -> list[Task]:
     """Every head with its features at hand; what cannot be trained is refused before any is read, where possible."""
     blocks = blocks_of(inputs, settings)
-    every = {name: [head.candidate(values) for values in head.chosen()] for name, head in settings.heads.items()}
+    every = {name: _candidates(name, head) for name, head in settings.heads.items()}
     for name, candidates in every.items():
         for candidate in candidates:
             check(name, candidate, blocks, inputs.extract.views)
@@ -153,10 +155,7 @@ def _tasks(inputs: Inputs, settings: TrainSettings, ledger: Ledger, judged: str)
     distinct = {shared(one): one for candidates in every.values() for one in candidates}
     held = HELD_BYTES // max(len(distinct), 1)
     ready = {of: prepare(inputs, head, blocks, seen, classes, overlap, ledger, held) for of, head in distinct.items()}
-    starts = {
-        name: read_start(name, head, inputs.finetunes, _ready(head, ready).shapes, classes)
-        for name, head in settings.heads.items()
-    }
+    starts = {name: _start(inputs, name, candidates, ready, classes) for name, candidates in every.items()}
     require_starts_held_out(starts, inputs.manifest.samples, judged)
     return [
         Task(name, head, every[name], settings.seeds, settings.folds, ready, starts[name])
@@ -164,9 +163,31 @@ def _tasks(inputs: Inputs, settings: TrainSettings, ledger: Ledger, judged: str)
     ]
 
 
-def _ready(head: HeadSettings, ready: Mapping[tuple[object, ...], Prepared]) -> Prepared:
-    """The features of a head, or of the first candidate of one with a grid."""
-    return ready[shared(head.candidate(next(head.chosen())))]
+def _candidates(name: str, head: HeadSettings) -> list[HeadSettings]:
+    """The settings of every candidate.
+
+    Raises:
+        SettingError: values of the grid do not go together.
+    """
+    try:
+        return [head.candidate(values) for values in head.chosen()]
+    except ValueError as error:
+        raise SettingError(f"train.heads.{name}.{error}: values of its grid do not go together") from None
+
+
+def _start(
+    inputs: Inputs,
+    name: str,
+    candidates: Sequence[HeadSettings],
+    ready: Mapping[tuple[object, ...], Prepared],
+    classes: tuple[str, ...],
+) -> HeadStart | None:
+    """What all candidates of a head start from, see `read_start`; it must fit each of them."""
+    if candidates[0].start is None:
+        return None
+    shaped = {(repr(one.kind), repr(one.options), shared(one)): one for one in candidates}
+    found = [read_start(name, one, inputs.finetunes, ready[shared(one)].shapes, classes) for one in shaped.values()]
+    return found[0]
 
 
 def _made_of(tasks: list[Task], settings: TrainSettings) -> str:
@@ -209,22 +230,18 @@ def _finish(inputs: Inputs, trained: Trained, task: Task, classes: tuple[str, ..
     return TrainedHead(name, task.name, trained.outcome.losses[-1], right, _left_out(ready, seen), task.choice)
 
 
-def _write_folded(artifacts: Path, task: Task, trained: list[Trained], classes: tuple[str, ...]) -> None:
+def _write_folded(artifacts: Path, task: Task, trained: Iterable[Trained], classes: tuple[str, ...]) -> None:
     """Answers to training samples by heads that have not seen them, a file for each seed."""
-    ready, job = task.ready, trained[0].job
-    several = job.settings.loss.several
+    ready, several = task.ready, task.settings.loss.several
+    values = {seed: np.empty((len(ready.features), len(classes))) for seed in task.seeds}
+    for one in trained:
+        require_finite(one)
+        if (held := one.job.held_out) is not None:
+            values[one.job.seed][held] = answers_of(one.module, ready.features, several, ready.mirrored, held)[0]
+    answered, none = ready.rows[task.fold_of >= 0], np.zeros(len(ready.features), np.bool_)
     for seed in task.seeds:
-        rows = ready.rows
-        values = np.empty((len(ready.features), len(classes)))
-        for one in trained:
-            if one.job.seed == seed and one.job.held_out is not None:
-                require_finite(one)
-                held = one.job.held_out
-                values[held] = answers_of(one.module, ready.features, several, ready.mirrored, held)[0]
-        answered = rows[task.fold_of >= 0]
-        none = np.zeros(len(ready.features), np.bool_)
-        mine = Job(task.name, 0, job.settings, seed, ready, rows)
-        found = _predictions(mine, ready, answered, classes, values[answered], none)
+        mine = Job(task.name, task.best, task.settings, seed, ready, ready.rows)
+        found = _predictions(mine, ready, answered, classes, values[seed][answered], none)
         prediction_files.write(artifacts / "predictions" / "folds" / f"{task.name}-s{seed}.csv", found)
 
 

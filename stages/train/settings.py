@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from stages.device import DeviceName
 from stages.errors import SettingError
-from stages.finetune.settings import PREVIOUS, ScheduleSettings
+from stages.finetune.settings import PREVIOUS, Option, ScheduleSettings
 from stages.heads.loss_settings import LossSettings
 from stages.settings import Settings
 
@@ -22,9 +22,9 @@ _LIKE_A_SEED = re.compile(r".*-s\d+")
 BlockName = Annotated[str, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
 """`ROLE/TAP`, a role of `extract.backbones` and one of its taps; or `imported/NAME`, a name of `extract.imported`."""
 
-
-Option = bool | int | float | str
-"""A value of `HeadSettings.options`."""
+_BLOCK_SETTINGS = ("faces", "global", "inputs")
+_PARTS = ("options", "loss", "frames", "schedule")
+"""Settings of which a grid may try a part, `options.NAME`."""
 
 
 class FrameSettings(Settings):
@@ -74,7 +74,7 @@ class HeadSettings(Settings):
             (`extract.views.flip`).
         grid: setting -> values that are tried, such as `learning_rate: [0.001, 0.01]`; `options.NAME` and `loss.NAME`
             are settings too. Every combination is a candidate, and `TrainSettings.choose` says which of them the head
-            is.
+            is. All are trained on samples of one label, or all on those of several, and all have the same `start`.
         start: `finetune:NAME`: the head's weights at the start are those of that fine-tune, which trained it end to end
             (`kuleshov finetune NAME --head`); None: weights of its own, drawn from the seed.
     """
@@ -123,19 +123,44 @@ class HeadSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _nothing_idle(self) -> HeadSettings:
+        falls = "step" if self.step is not None else "gamma" if self.gamma != 0.1 else ""
+        if self.schedule is not None and falls:
+            raise ValueError(f"{falls} is {getattr(self, falls):g}, and schedule is given too: leave one of them out")
+        if self.optimiser == "adam" and self.momentum != 0.9:
+            raise ValueError(f"momentum is {self.momentum:g} and optimiser is adam, which has none: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _values_of_the_grid(self) -> HeadSettings:
         for key, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{key} is empty: give values, or leave it out")
+            if len({repr(value) for value in values}) < len(values):
+                raise ValueError(f"grid.{key} has a value twice: {', '.join(map(str, values))}")
             for value in values:
-                self.candidate({key: value})
+                if self.candidate({key: value}).loss.several != self.loss.several:
+                    raise ValueError(
+                        f"grid.{key}: {value} is of samples of {_MANY[not self.loss.several]}, and loss.kind "
+                        f"{self.loss.kind} of samples of {_MANY[self.loss.several]}: their scores cannot be compared; "
+                        "make two heads"
+                    )
         return self
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """Names of all blocks that the head reads, each once."""
+        """Names of all blocks that the head reads, each once; with a grid, all that any candidate reads."""
+        tried = {key: self.grid[key] for key in _BLOCK_SETTINGS if key in self.grid}
+        if tried:
+            each = (dict(zip(tried, values, strict=True)) for values in product(*tried.values()))
+            return tuple(dict.fromkeys(name for values in each for name in self.candidate(values).blocks))
         others = (name for names in self.inputs.values() for name in names)
         return tuple(dict.fromkeys((*self.faces, *self.global_, *others)))
+
+    @property
+    def patient(self) -> bool:
+        """Whether it, or a candidate of its grid, stops by split val."""
+        return any(value is not None for value in self.grid.get("patience", (self.patience,)))
 
     @property
     def candidates(self) -> int:
@@ -156,7 +181,7 @@ class HeadSettings(Settings):
         changed: dict[str, Any] = self.model_dump(mode="python", by_alias=True, exclude={"grid"}, exclude_unset=True)
         for key, value in values.items():
             name, _, inner = key.partition(".")
-            if name == "grid" or (inner and name not in ("options", "loss", "frames", "schedule")):
+            if name in ("grid", "start") or (inner and name not in _PARTS):
                 raise ValueError(f"grid.{key}: there is no such setting to try")
             changed[name] = {**(changed.get(name) or {}), inner: value} if inner else value
         try:
@@ -181,7 +206,11 @@ class ChooseSettings(Settings):
         folds: how many.
         score: `accuracy`, `balanced_accuracy` or `macro_f1`, of which more is better; `loss`, of which less is; `auto`:
             accuracy, and for samples of several labels the mean average precision. The mean over seeds and folds
-            counts; of equals the one with the lower loss, then the first.
+            counts; of equals the one with the lower loss, then the first. The loss is plain cross entropy of the
+            probabilities, whatever the head was trained with, so that a grid over `loss` can be compared; of samples of
+            several labels, whose scores are no probabilities for `kl`, it is the loss that the head was trained with.
+            A grid over both of these has no loss to compare: `loss` is refused there, and of equals the first is taken.
+            Where candidates read different blocks, they are judged by the samples that have all of them.
     """
 
     by: Literal["val", "folds"] = "val"
@@ -234,7 +263,7 @@ class TrainSettings(Settings):
         """
         for name, head in self.heads.items():
             if judged == "val" and _uses_val(head, self.choose):
-                what = "patience" if head.patience is not None else "grid"
+                what = "patience" if head.patient else "grid"
                 raise SettingError(
                     f"train.heads.{name}.{what} chooses by split val, and evaluate.split is val: what is chosen on a "
                     "split flatters there; set evaluate.split to test"
@@ -250,4 +279,7 @@ class TrainSettings(Settings):
 
 
 def _uses_val(head: HeadSettings, choose: ChooseSettings) -> bool:
-    return head.patience is not None or (head.candidates > 1 and choose.by == "val")
+    return head.patient or (head.candidates > 1 and choose.by == "val")
+
+
+_MANY = {False: "one label", True: "several labels"}

@@ -51,7 +51,7 @@ def blocks_of(inputs: Inputs, settings: TrainSettings) -> dict[str, BlockSpec]:
         spec = blocks[f"{IMPORTED}/{name}"] = find_imported(inputs.store, name, inputs.extract)
         check_faces(spec, faces)
     for head in settings.heads.values():
-        for name in (name for names in head.inputs.values() for name in names):
+        for name in head.blocks:
             if name not in blocks and template_of(name) is not None:
                 blocks[name] = crops_block(name, inputs.detections.key, inputs.detect.faces)
     return blocks
@@ -88,6 +88,9 @@ def check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec], views:
                 need = "faces" if level == "face" else "global"
                 raise SettingError(f"{where} is a {found.level} block of shape {found.shape}: it cannot be in {need}")
     _check_inputs(name, head, blocks)
+    levels = {one.level for one in registry.inputs_of(head.kind).values()}
+    if "frames" in head.model_fields_set and "frame" not in levels:
+        raise SettingError(f"train.heads.{name}.frames has no part in {head.kind}, which reads no frames; leave it out")
     if registry.fitter(head.kind) is not None and (idle := sorted(head.model_fields_set & BY_STEPS)):
         raise SettingError(
             f"train.heads.{name}.{idle[0]} has no part in {head.kind}, which is solved and not trained by steps; leave "
@@ -98,6 +101,9 @@ def check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec], views:
     except SettingError as error:
         raise SettingError(f"train.heads.{name}.{error}") from None
 
+
+LEVELS = {"frame": ("face", "global"), "person": ("person",)}
+"""Of the blocks that rows of frames or persons are of: a frame's is one face in it, or the whole of it."""
 
 BY_STEPS = {
     *("epochs", "batch_size", "optimiser", "learning_rate", "step", "gamma", "schedule", "momentum", "weight_decay"),
@@ -126,7 +132,7 @@ def _check_inputs(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec]
             found = blocks[block]
             pixels = found.tap == PIXELS and len(found.shape) == 3
             fits = len(found.shape) in _DIMENSIONS[kind] and pixels == (kind == "pixels")
-            if found.level != {"frame": "face"}.get(level, level) or not fits:
+            if found.level not in LEVELS[level] or not fits:
                 raise SettingError(
                     f"{where}.{key}: {block!r} is a {found.level} block of shape {found.shape}, and {head.kind} reads "
                     f"{kind} of a {level} there"

@@ -5,10 +5,8 @@ Large grids do not fit in memory as modules: jobs are trained some at a time, an
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -17,10 +15,12 @@ import torch
 from torch import nn
 
 from stages.errors import SettingError
-from stages.finetune.batch import cut
 from stages.finetune.settings import ScheduleSettings
 from stages.heads import registry
+from stages.heads.batch import HeadBatch
 from stages.heads.losses import chances, loss_of, sample_weights, targets_of
+from stages.train.answering import BATCH, one_thread
+from stages.train.features import Features
 from stages.train.models import build_head
 from stages.train.population.engine import together, train_population
 from stages.train.population.members import Member, Outcome, Plan
@@ -31,15 +31,6 @@ from stages.train.starts import HeadStart
 
 PARAMETERS = 1 << 26
 """Of all heads that are in memory at once; of one candidate's seeds all are."""
-
-PROBED = 8
-"""Steps that tell how long training will take."""
-
-MANY_SECONDS = 20.0
-"""Training that takes longer is worth the two to four seconds that other processes need to start."""
-
-_SURELY_QUICK = 500_000
-"""Samples that all heads together see in less than that, unless they read pictures."""
 
 _SHARES = 4
 """In how many blocks a population is cut at least, so that it can be shared out. The blocks are the same for every
@@ -59,6 +50,7 @@ class Job:
         rows: positions of its training samples.
         held_out: positions of the samples that it is to answer, if not all.
         start: what it starts from; None: weights of its own.
+        stops: positions of the samples that its `patience` looks at; None: it has none.
     """
 
     head: str
@@ -69,6 +61,7 @@ class Job:
     rows: np.ndarray
     held_out: np.ndarray | None = None
     start: HeadStart | None = None
+    stops: np.ndarray | None = None
 
 
 class Trained(NamedTuple):
@@ -98,55 +91,27 @@ def train_jobs(
         SettingError: a head is given what it cannot read.
         TrainingProcessError: a process died.
     """
-    for _, some in groupby(sorted(jobs, key=_kind), key=_kind):
+    for some in kinds(jobs):
         ordered = sorted(some, key=lambda job: (job.head, job.candidate))
         for part in _parts(ordered, classes):
-            yield from _train(part, classes, device, processes)
+            yield from train_alike(part, classes, device, processes)
 
 
-def seconds(jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", "cuda"]) -> float:
-    """About how long `train_jobs` will take in one process, from some steps of each kind of head."""
-    total = 0.0
-    for _, group in groupby(sorted(jobs, key=_kind), key=_kind):
-        some = list(group)
-        asked = sum(schedule_of(job.settings)[0] * len(cut(job.rows, job.settings.batch_size)) for job in some)
-        few = some[: _together(some, classes, device)]
-        size = few[0].settings.batch_size
-        short = [
-            replace(job, rows=job.rows[: PROBED * size], settings=job.settings.model_copy(update={"epochs": 1}))
-            for job in few
-        ]
-        done = sum(len(cut(job.rows, size)) for job in short)
-        for last in (False, True):  # the first time loads what later ones find loaded
-            start = time.perf_counter()
-            with Processes(1) as alone:
-                _train(short, classes, device, alone)
-            if last or time.perf_counter() - start > 1:
-                total += (time.perf_counter() - start) * asked / done
-                break
-    return total
+def kinds(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs of each population: what they have in common is the same. In the order of the first job of each."""
+    numbers: dict[int, int] = {}  # of features: where they lie in memory is another place each time
+    found: dict[tuple[str, ...], list[Job]] = {}
+    for job in jobs:
+        number = numbers.setdefault(id(job.ready), len(numbers))
+        found.setdefault((*_kind(job.settings), str(number)), []).append(job)
+    return list(found.values())
 
 
-def number_of_processes(
-    jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", "cuda"], asked: int | None
-) -> int:
-    """How many processes train: as many as are asked for, else one, and on a CPU as many as there are cores where one
-    would need more than `MANY_SECONDS`."""
-    if asked is not None or device != "cpu":
-        return asked or 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    seen = sum(schedule_of(job.settings)[0] * len(job.rows) for job in jobs)  # samples, times epochs
-    if cores == 1 or len(jobs) == 1 or seen < _SURELY_QUICK:
-        return 1
-    return cores if seconds(jobs, classes, device) > MANY_SECONDS else 1
-
-
-def _kind(job: Job) -> tuple[str, ...]:
-    """What heads of one population have in common, as text, which can be sorted."""
-    settings = job.settings
+def _kind(settings: HeadSettings) -> tuple[str, ...]:
+    """What heads of one population have in common beside their features, as text."""
     parts = (
         *(settings.kind, sorted(settings.options.items()), settings.dropout, settings.batch_size, settings.optimiser),
-        *(settings.momentum, settings.loss.model_dump_json(), settings.views, id(job.ready)),
+        *(settings.momentum, settings.loss.model_dump_json(), settings.views),
     )
     return tuple(map(str, parts))
 
@@ -171,7 +136,7 @@ def _size(job: Job, classes: Sequence[str]) -> int:
     return sum(parameter.numel() for parameter in head.parameters())
 
 
-def _together(jobs: Sequence[Job], classes: Sequence[str], device: str) -> int:
+def number_together(jobs: Sequence[Job], classes: Sequence[str], device: str) -> int:
     """How many are trained at once: fewer where there are few, so that several processes have something to do."""
     if registry.alone(jobs[0].settings.kind) or registry.fitter(jobs[0].settings.kind) is not None:
         return 1
@@ -180,10 +145,10 @@ def _together(jobs: Sequence[Job], classes: Sequence[str], device: str) -> int:
     return max(min(most, -(-len(jobs) // _SHARES)), min(most, 4)) if device == "cpu" else most
 
 
-def _train(
+def train_alike(
     jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", "cuda"], processes: Processes
 ) -> list[Trained]:
-    """Train jobs of one kind."""
+    """Train jobs of one of `kinds`."""
     modules = [_built(job, classes) for job in jobs]
     first = jobs[0]
     if (fit := registry.fitter(first.settings.kind)) is not None:
@@ -195,7 +160,7 @@ def _train(
         momentum=first.settings.momentum,
         loss=loss_of(first.settings.loss),
         device=device,
-        together=_together(jobs, classes, device),
+        together=number_together(jobs, classes, device),
         alone=registry.alone(first.settings.kind),
     )
     features = first.ready.features if first.settings.views == "drawn" else plain(first.ready.features)
@@ -228,7 +193,7 @@ def _member(job: Job, module: nn.Module, classes: int) -> Member:
         epochs=epochs,
         schedule=schedule,
         weight_decay=settings.weight_decay,
-        judged=job.ready.of_split("val", settings.loss.several) if settings.patience is not None else None,
+        judged=job.stops,
         patience=settings.patience,
         weights=weights,
         chances=chances(labels[job.rows], classes) if settings.sampling == "balanced" else None,
@@ -242,9 +207,15 @@ def _fitted(fit: registry.Fitter, job: Job, module: nn.Module, classes: Sequence
     if settings.class_weights == "balanced":
         weights = torch.from_numpy(sample_weights(labels, len(classes)))
     options = registry.options_of(settings.kind, settings.options)
-    batch = plain(job.ready.features).batch(job.rows)
-    loss = fit(module, batch, torch.from_numpy(labels), weights, options, job.seed)
+    with one_thread():
+        batches = batches_of(plain(job.ready.features), job.rows)
+        loss = fit(module, batches, torch.from_numpy(labels), weights, options, job.seed)
     return Outcome([loss], [], 0)
+
+
+def batches_of(features: Features, rows: np.ndarray) -> Iterator[HeadBatch]:
+    """Samples at positions `rows` in their order, a few at a time, for heads that are solved at once."""
+    return (features.batch(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH))
 
 
 def require_finite(trained: Trained) -> None:

@@ -55,7 +55,7 @@ def solve(
     fit = registry.fitter(name)
     assert fit is not None
     assert isinstance(head, baselines.LinearHead)
-    return head, fit(head, batch, labels, weights, registry.options_of(name, options), 3)
+    return head, fit(head, [batch], labels, weights, registry.options_of(name, options), 3)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

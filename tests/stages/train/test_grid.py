@@ -170,7 +170,9 @@ def test_candidates_that_break_down_lose(populated: Any, tmp_path: Path) -> None
         ({"grid": [1]}, r"grid\.grid: there is no such setting"),
         ({"kind.x": [1]}, r"grid\.kind\.x: there is no such setting"),
         ({"loss.gamma": [2.0]}, r"grid\.loss: gamma is 2 and kind is cross_entropy"),
-        ({"start": ["finetune:a"]}, r"grid\.start: start is finetune:a and standardize is true"),
+        ({"start": ["finetune:a"]}, r"grid\.start: there is no such setting to try"),
+        ({"loss.kind": ["cross_entropy", "kl"]}, r"grid\.loss\.kind: kl is of samples of several labels, .*two heads"),
+        ({"dropout": [0.5, 0.2, 0.5]}, r"grid\.dropout has a value twice: 0\.5, 0\.2, 0\.5"),
     ],
     ids=str,
 )

@@ -319,13 +319,33 @@ def test_rows_of_another_detection(reel: Reel) -> None:
     [
         ([MAP, VECTOR], (PLAIN,), r"inputs.x: net/map has rows of shape \(2, 2, 3\), which cannot be joined"),
         ([VECTOR, PIXELS], (PLAIN,), r"inputs.x: box4/pixels has rows of shape"),
-        ([replace(VECTOR, level="global")], (PLAIN,), r"inputs.x: net/pooled has rows of level global"),
+        ([VECTOR, replace(OTHER, level="global")], (PLAIN,), r"are of faces and of whole frames"),
+        ([VECTOR, replace(OTHER, level="person")], (PLAIN,), r"inputs.x: net2/pooled has rows of level person"),
+        ([replace(VECTOR, level="global", source="imported")], (PLAIN,), r"inputs.x: imported/pooled has rows of level"),
         ([PIXELS], (PLAIN, "flip"), r"inputs.x: box4/pixels has no other view"),
     ],
 )
 def test_blocks_that_are_no_input(reel: Reel, blocks: list[BlockSpec], views: tuple[str, ...], said: str) -> None:
     with pytest.raises(SettingError, match=said):
         reel.gather({"x": blocks}, views=views)
+
+
+def test_whole_frames(reel: Reel) -> None:
+    """Each frame has a row, with or without a face; a photo is one frame."""
+    spec = replace(VECTOR, level="global", source="scene")
+    for sample in reel.samples:
+        frames = len(reel.items[sample.sample_id])
+        times = [None] if frames == 1 else [number * 100_000 for number in range(frames)]
+        for number, time in enumerate(times):
+            key = frame_key(sample.content, time)
+            reel.waiting.append((spec, key, np.full((1, 3), 10 * reel.samples.index(sample) + number, np.float16)))
+    features = reel.gather({"frames": [spec]})
+    assert [sample.sample_id for sample in features.samples] == list(EXPECTED)
+    batch = features.batch(np.arange(5))
+    assert batch.masks["frame"].sum(1).tolist() == [6, 1, 1, 2, 5]
+    assert batch.inputs["frames"][0, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert batch.inputs["frames"][4, :5, 1].tolist() == [40, 41, 42, 43, 44]
+    assert features.levels["frame"].places[:3].tolist() == [[0, 0], [1, 0], [2, 0]]
 
 
 def test_without_inputs_there_are_no_levels(reel: Reel) -> None:

@@ -165,7 +165,7 @@ INPUTS: list[tuple[str, dict[str, Any], str]] = [
         {"frames": ["resnet29/wide"]},
         r"a face block of shape \(3,\), .* reads map",
     ),
-    ("aminbeidokhti2019:temporal", {"frames": ["effnet_lite0/pooled"]}, r"is a global block of shape \(5,\)"),
+    ("aminbeidokhti2019:attention", {"frames": ["effnet_lite0/pooled"]}, r"is a global block of shape \(5,\)"),
     ("gupta2018:average", {"frames": ["resnet29/wide"]}, r"gupta2018:average has no such input; it has none"),
     ("aminbeidokhti2019:temporal", {"frames": ["resnet29/wide", "resnet29/grid"]}, r"cannot be joined"),
 ]
