@@ -143,6 +143,7 @@ def gather(
     held_bytes: int = HELD_BYTES,
     inputs: Mapping[str, Sequence[BlockSpec]] | None = None,
     frames: FrameSettings | None = None,
+    roles: Mapping[str, str] | None = None,
 ) -> Features:
     """Read the features of every sample that has them all; the others are recorded in the ledger.
 
@@ -157,6 +158,7 @@ def gather(
         inputs: what else the head reads: name -> blocks of level face (one face a frame) or global (the whole frame)
             for rows of frames, or of level person; of vectors, which are joined, or one of maps or pixels.
         frames: how many frames training and answers see.
+        roles: key of a block -> the role that it is of, for messages.
 
     Raises:
         MissingInputError: a block holds nothing of these samples, or no sample has all of its features.
@@ -167,7 +169,7 @@ def gather(
     others = {name: [store.open(s) for s in specs] for name, specs in (inputs or {}).items()}
     check_inputs(others, views)
     every = {block.spec.key: block for blocks in (faces, *others.values()) for block in blocks}
-    kept = _complete(samples, detections, [*every.values(), *globals_], views, ledger)
+    kept = _complete(samples, detections, [*every.values(), *globals_], views, ledger, roles)
     if samples and not kept:
         names = ", ".join(block.spec.name for block in [*every.values(), *globals_])
         raise MissingInputError(f"no sample has all of its features ({names}); run kuleshov extract")
@@ -211,6 +213,7 @@ def _complete(
     blocks: Sequence[Block],
     views: Sequence[str],
     ledger: Ledger,
+    roles: Mapping[str, str] | None = None,
 ) -> list[Sample]:
     """The samples whose every feature is in the store; one question a block, as there may be many samples."""
     readable = []
@@ -227,12 +230,12 @@ def _complete(
         counts = block.count(keys)
         if len(keys) and (counts < 0).all():
             raise MissingInputError(
-                f"{block.spec.name}: the store has no features of these samples; run {remedy(block)}"
+                f"{block.spec.name}: the store has no features of these samples; run {remedy(block, roles)}"
             )
         bare = np.flatnonzero(counts <= 0)  # who has a row has not failed
         for i, status in zip(owner[bare].tolist(), block.statuses(keys[bare]), strict=True):
             if status != "ok":
                 good[i] = False
-                detail = f"{block.spec.name}: {status or 'missing'}; run {remedy(block)}"
+                detail = f"{block.spec.name}: {status or 'missing'}; run {remedy(block, roles)}"
                 ledger.record(readable[i].sample_id, "no_features", detail)
     return [sample for sample, one in zip(readable, good, strict=True) if one]

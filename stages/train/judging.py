@@ -38,7 +38,7 @@ def judge(
     if score == "loss":
         return value, value
     if score == "balanced_accuracy":  # of the classes that occur: a fold need not have all
-        return float(recall_score(targets, predicted, average="macro", labels=there, zero_division=0)), value
+        return float(recall_score(targets, predicted, average="macro", labels=there)), value
     if score == "macro_f1":
-        return float(f1_score(targets, predicted, average="macro", labels=there, zero_division=0)), value
+        return float(f1_score(targets, predicted, average="macro", labels=there)), value
     return float((predicted == targets).mean()), value

@@ -10,6 +10,7 @@ import numpy as np
 
 from cache.keys import PLAIN, BlockSpec
 from stages.errors import DataError
+from stages.extract.settings import unfolded
 from stages.extract.views import FLIP
 from stages.extract.views import names as view_names
 from stages.heads.losses import targets_of
@@ -189,6 +190,7 @@ def _gather(
         held_bytes=held_bytes,
         inputs={name: [blocks[block] for block in names] for name, names in head.inputs.items()},
         frames=head.frames,
+        roles={blocks[name].key: unfolded(name.partition("/")[0]) for name in head.blocks},
     )
 
 

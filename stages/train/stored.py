@@ -9,6 +9,7 @@ import numpy as np
 from cache.block import Block
 from cache.dtypes import given
 from cache.keys import item_keys, key_array, key_list, view_key
+from stages.align.templates import template_of
 from stages.detect.detections import Detections, Picked
 from stages.detect.persons import find_persons
 from stages.errors import DataError, SettingError
@@ -152,9 +153,17 @@ def places_of(
     return places
 
 
-def remedy(block: Block) -> str:
-    """The command that fills a block."""
-    return "kuleshov cache import with another file" if block.spec.source == IMPORTED else "kuleshov extract"
+def remedy(block: Block, roles: Mapping[str, str] | None = None) -> str:
+    """The command that fills a block.
+
+    Args:
+        roles: key of a block -> the role that it is of.
+    """
+    if block.spec.source == IMPORTED:
+        return "kuleshov cache import with another file"
+    if template_of(block.spec.name) is not None:
+        return "kuleshov align"
+    return " ".join(["kuleshov extract", *filter(None, [(roles or {}).get(block.spec.key)])])
 
 
 def offsets_of(counts: np.ndarray) -> np.ndarray:

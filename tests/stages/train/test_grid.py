@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from cache.keys import item_key
 from stages import predictions
 from stages.errors import DataError, SettingError
+from stages.heads.loss_settings import LossSettings
 from stages.index.folds import folds_of
 from stages.ledger import Ledger
 from stages.train import choosing, training
-from stages.train.choosing import Tried, best_of, judge
+from stages.train.choosing import Tried, best_of, score_name
+from stages.train.judging import judge
 from stages.train.run import TrainedHead, run
-from stages.train.settings import HeadSettings, TrainSettings
+from stages.train.settings import ChooseSettings, HeadSettings, TrainSettings
 
 HEAD = {
     "kind": "gupta2018:average",
@@ -87,9 +89,9 @@ def test_the_best_candidate_is_the_head(populated: Any, tmp_path: Path, choose: 
 def test_no_candidate_sees_the_reported_split(populated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
 
-    def spy(score: str, probabilities: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    def spy(score: str, probabilities: np.ndarray, targets: np.ndarray, *others: Any) -> tuple[float, float]:
         seen.append({str(len(targets))})
-        return judge(score, probabilities, targets)
+        return judge(score, probabilities, targets, *others)
 
     monkeypatch.setattr("stages.train.tasks.judge", spy)
     train(populated, settings(GRID), tmp_path / "one")
@@ -281,14 +283,46 @@ def test_scores_by_hand() -> None:
     odds = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
     targets = np.array([0, 1, 1, 2])
     loss = -np.log([0.7, 0.8, 0.3, 0.5]).mean()
-    assert judge("accuracy", odds, targets) == pytest.approx((0.75, loss))
-    assert judge("balanced_accuracy", odds, targets)[0] == pytest.approx((1 + 0.5 + 1) / 3)
-    assert judge("macro_f1", odds, targets)[0] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
-    assert judge("loss", odds, targets) == pytest.approx((loss, loss))
-    assert np.isnan(judge("accuracy", odds * np.nan, targets)).all()
-    several = np.array([[1, 0], [1, 1], [0, 1.0]])
-    value, _ = judge("mean average precision", np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.7]]), several)
-    assert value == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
+    focal = LossSettings(kind="focal")  # whatever it was trained with, plain cross entropy is compared
+
+    def of(score: str) -> tuple[float, float]:
+        return judge(score, odds, targets, np.log(odds), focal)
+
+    assert of("accuracy") == pytest.approx((0.75, loss))
+    assert of("balanced_accuracy")[0] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert of("macro_f1")[0] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert of("loss") == pytest.approx((loss, loss))
+    assert np.isnan(judge("accuracy", odds * np.nan, targets, odds, focal)).all()
+    few = judge("balanced_accuracy", odds[:2], targets[:2] * 0, odds, focal)  # class 1 is answered and not there
+    assert few[0] == 0.5
+
+
+def test_scores_of_several_labels_by_hand() -> None:
+    """The loss is the head's own: that of `kl` does not see what is added to all logits."""
+    several, logits = np.array([[1, 0], [1, 1], [0, 1.0]]), np.array([[2, -2], [-1.5, 1.5], [-0.5, 1]])
+    odds = 1 / (1 + np.exp(-logits))
+    value, _ = judge("mean average precision", odds, several, logits, LossSettings(kind="kl"))
+    assert value == pytest.approx(((1 + 1 / 2) / 2 + (1 + 1) / 2) / 2)
+    log_q = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    wanted = several / several.sum(1, keepdims=True)
+    kl = (wanted * (np.log(np.maximum(wanted, 1e-300)) - log_q)).sum(1).mean()
+    for shift in (0, 3):
+        assert judge("loss", odds, several, logits + shift, LossSettings(kind="kl")) == pytest.approx((kl, kl))
+    binary = -(several * np.log(odds) + (1 - several) * np.log(1 - odds)).mean()
+    assert judge("loss", odds, several, logits, LossSettings(kind="multi_label"))[1] == pytest.approx(binary)
+
+
+def test_losses_of_several_labels_are_not_compared_with_each_other() -> None:
+    choose = ChooseSettings(score="loss")
+    assert score_name("h", choose, True, {"kl"}) == "loss"
+    assert score_name("h", choose, False, {"focal", "cross_entropy"}) == "loss"
+    with pytest.raises(SettingError, match=r"score is loss, and train\.heads\.h\.grid tries kl and multi_label"):
+        score_name("h", choose, True, {"kl", "multi_label"})
+    with pytest.raises(SettingError, match=r"score is macro_f1, and train\.heads\.h has a grid .* use auto or loss"):
+        score_name("h", ChooseSettings(score="macro_f1"), True, {"kl"})
+    both = [Tried({}, [0.5], [2.0]), Tried({}, [0.5], [1.0])]
+    assert best_of("h", both, "mean average precision") == 1
+    assert best_of("h", both, "mean average precision", by_loss=False) == 0
 
 
 def test_ties_go_to_the_lower_loss_then_to_the_first() -> None:

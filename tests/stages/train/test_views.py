@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cache.keys import PLAIN, item_key, view_key
+from stages import predictions
 from stages.errors import SettingError
 from stages.extract.imported import KEY_DIGITS, FaceItems, imported_spec
 from stages.extract.settings import ViewSettings
@@ -20,6 +21,7 @@ from stages.heads.batch import HeadBatch, HeadOutput
 from stages.ledger import Ledger
 from stages.train.answering import answer, infer
 from stages.train.features import HELD_BYTES, Features, gather
+from stages.train.models import load
 from stages.train.population.draws import Draws
 from stages.train.run import run
 from stages.train.settings import TrainSettings
@@ -153,3 +155,40 @@ def test_drawing_for_a_head_that_has_no_other_view_is_refused(populated: Any, tm
     settings = heads(views="drawn", faces=("imported/mood",), **{"global": ("imported/voice",)})
     with pytest.raises(SettingError, match=r"train\.heads\.one\.views is 'drawn', but it reads imported features only"):
         run(replace(inputs, extract=extract), settings, tmp_path, Ledger("train"))
+
+
+def test_mirrored_answers_are_the_mean_of_both_views(populated: Any, tmp_path: Path) -> None:
+    """Training sees the plain view alone."""
+    world = with_views(populated)
+    inputs = world.inputs()
+    inputs = replace(inputs, extract=inputs.extract.model_copy(update={"views": VIEWS}))
+    found: dict[str, Any] = {}
+    for name in ("plain", "mirrored"):
+        (tmp_path / name).mkdir()
+        run(inputs, heads(answer=name), tmp_path / name, Ledger("train"))
+        found[name] = predictions.read(tmp_path / name / "predictions" / "heads" / "one-s0.csv")
+        [model] = load(tmp_path / name / "models" / "heads" / "one-s0").members
+        assert model.extract.views == ViewSettings(flip=name == "mirrored")
+        found[f"{name} weights"] = model.head.state_dict()
+    assert all(torch.equal(found["plain weights"][key], value) for key, value in found["mirrored weights"].items())
+    blocks = [[inputs.plans["resnet29"].blocks["embedding"]], [inputs.plans["effnet_lite0"].blocks["pooled"]]]
+    features = gather(
+        inputs.manifest.samples,
+        inputs.store,
+        inputs.detections,
+        *blocks,
+        max_faces=15,
+        ledger=Ledger("train"),
+        views=NAMES,
+    ).scaled(*model.scales)
+    each = [answer(model.head, features, view=view).logits for view in (0, NAMES.index(FLIP))]
+    odds = [np.exp(one) / np.exp(one).sum(1, keepdims=True) for one in each]
+    np.testing.assert_allclose(found["plain"].probabilities, odds[0], atol=1e-5)
+    np.testing.assert_allclose(found["mirrored"].probabilities, (odds[0] + odds[1]) / 2, atol=1e-5)
+    assert np.abs(odds[0] - odds[1]).max() > 1e-3
+
+
+def test_mirrored_answers_need_the_mirrored_view(populated: Any, tmp_path: Path) -> None:
+    said = r"train\.heads\.one\.answer is 'mirrored', but extract\.views asks for no mirrored view; set flip there"
+    with pytest.raises(SettingError, match=said):
+        run(populated.inputs(), heads(answer="mirrored"), tmp_path, Ledger("train"))
