@@ -31,6 +31,8 @@ from stages.finetune.pixels import require_all_classes
 from stages.finetune.schedule import factor
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.stopping import hint_for_memory, hint_for_nan, interrupts, out_of_memory
+from stages.heads.batch import HeadOutput
+from stages.heads.losses import CrossEntropy, learnt
 from stages.progress import counter
 
 
@@ -200,8 +202,9 @@ class _Training:
             return 0
         labels, counts = labels.to(self.device), counts.to(self.device)
         with self._autocast():
-            logits = self.network(batch, batch.labels.to(self.device))[counts]
-        loss = cross_entropy(logits, labels[counts], self.weights, reduction="none").sum()
+            said = self.network.learns(batch, batch.labels.to(self.device))
+        logits, losses = _counted(said, labels, counts, self.weights)
+        loss = losses.sum()
         self.scaler.scale(loss / expected).backward()
         value = float(loss.detach())
         self._number(value)
@@ -337,6 +340,19 @@ def _check(
         raise DataError(f"{len(rows)} samples to train on: two are needed at least")
     require_all_classes(train.labels[rows], network.classes)
     return rows
+
+
+def _counted(
+    said: HeadOutput, labels: torch.Tensor, counts: torch.Tensor, weights: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (r, K) of the answers that count, and what each adds to the loss (r,), times the weight of its class."""
+    logits, labels = said.logits[counts], labels[counts]
+    if said.penalty is None and said.answers is None:
+        return logits, cross_entropy(logits, labels, weights, reduction="none")
+    given = ((name, getattr(said, name)) for name in ("penalty", "answers", "shares"))
+    parts = {name: value[counts] for name, value in given if value is not None}
+    losses = learnt(CrossEntropy(), HeadOutput(logits, said.attention[counts], **parts), labels)
+    return logits, losses if weights is None else losses * weights[labels]
 
 
 def _copied(network: Network) -> dict[str, torch.Tensor]:

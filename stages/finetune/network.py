@@ -140,6 +140,11 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
+    def learns(self, batch: PixelBatch, labels: Tensor) -> HeadOutput:
+        """What training is about: logits (R, K), and what a head asks for beside their loss; see `forward`."""
+        logits = self(batch, labels)
+        return HeadOutput(logits, logits.new_zeros(len(logits), 0))
+
     def targets(self, batch: PixelBatch) -> tuple[Tensor, Tensor]:
         """Of each answer its class, int64 (R,), and whether it counts, bool (R,); both on the batch's device."""
         raise NotImplementedError
@@ -238,6 +243,10 @@ class EndToEnd(Network):
     def forward(self, batch: PixelBatch, labels: Tensor | None = None) -> Tensor:
         """Logits (B, K); heads have no margin, so labels change nothing."""
         return self.answer(batch).logits
+
+    def learns(self, batch: PixelBatch, labels: Tensor) -> HeadOutput:
+        """See `Network.learns`: the head's penalty and answers of its own count as in `train`."""
+        return self.answer(batch)
 
     def answer(self, batch: PixelBatch) -> HeadOutput:
         """The head's answer."""

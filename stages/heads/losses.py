@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,6 +30,30 @@ GAMMA = 2.0
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits (..., K), and targets (...) int64 or (..., K) float32, to losses (...); as `population.members.Loss`."""
+
+
+class Said(Protocol):
+    """What of a head's answer training is about, as `HeadOutput` has it."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(..., K)."""
+        ...
+
+    @property
+    def penalty(self) -> Tensor | None:
+        """(...)."""
+        ...
+
+    @property
+    def answers(self) -> Tensor | None:
+        """(..., M, K)."""
+        ...
+
+    @property
+    def shares(self) -> Tensor | None:
+        """(..., M)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,25 @@ class MultiLabel:
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Losses (...) of logits (..., K) and targets (..., K) in [0, 1]."""
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+
+
+def learnt(loss: Loss, said: Said, targets: Tensor) -> Tensor:
+    """What training makes small: the loss of each sample, with the head's penalty; see `HeadOutput`.
+
+    Args:
+        said: of samples (...): a head's answer, or those of several heads.
+        targets: (...) or (..., K).
+
+    Returns:
+        (...).
+    """
+    if said.answers is None or said.shares is None:
+        losses = loss(said.logits, targets)
+    else:
+        before = said.shares.dim() - 1
+        each = targets.unsqueeze(before).expand(*said.shares.shape, *targets.shape[before:])
+        losses = (loss(said.answers, each) * said.shares).sum(-1)
+    return losses if said.penalty is None else losses + said.penalty
 
 
 def loss_of(settings: LossSettings) -> Loss | None:

@@ -157,8 +157,8 @@ def options_of(name: str, given: Mapping[str, Any]) -> Settings:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         known = ", ".join(kind.model_fields) or "none"
-        value = first["input"]
-        raise SettingError(f"options.{where} of head {name} is {value!r}: {first['msg']}; it has {known}") from None
+        said = f"{first['msg']}, and {first['input']!r} is given"
+        raise SettingError(f"options.{where} of head {name}: {said}; it has {known}") from None
 
 
 def build(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from stages.errors import DataError
 from stages.finetune.batch import cut
 from stages.finetune.schedule import factor
 from stages.finetune.settings import ScheduleSettings
+from stages.heads.losses import learnt
 from stages.train.population import optimisers
 from stages.train.population.draws import Draws
 from stages.train.population.forms import Form, form_of
@@ -121,7 +122,8 @@ class Block:
             said, leaves = self._form.answer(stack, self._source.padded(*seen), masks)
             self._check_labels(said.logits)
             with torch.set_grad_enabled(masks is not None):
-                losses = _loss_of(self._plan.loss, said if masks else Answer(said.logits), targets, weights)
+                loss, asked = partial(_losses, self._plan.loss), said if masks is not None else Answer(said.logits)
+                losses = _mean(learnt(loss, asked, targets), weights)
             if masks is not None:
                 gradients = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
                 for place, gradient in zip(stack.gradients.values(), gradients, strict=True):
@@ -302,17 +304,6 @@ def _losses(loss: Loss | None, logits: Tensor, targets: Tensor) -> Tensor:
 def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
     """(P,) mean over the samples of losses (P, B), each times its weight."""
     return (losses if weights is None else losses * weights).mean(1)
-
-
-def _loss_of(loss: Loss | None, said: Answer, targets: Tensor, weights: Tensor | None) -> Tensor:
-    """(P,) what training makes small, see `HeadOutput`."""
-    if said.answers is None or said.shares is None:
-        losses = _losses(loss, said.logits, targets)
-    else:
-        size = said.answers.shape[:3]  # P, B, M
-        each = targets.unsqueeze(2).expand(*size, *targets.shape[2:])
-        losses = (_losses(loss, said.answers, each) * said.shares).sum(2)
-    return _mean(losses if said.penalty is None else losses + said.penalty, weights)
 
 
 def _loss_and_gradient(

@@ -22,8 +22,9 @@ from stages.errors import DataError, SettingError, WeightsError
 from stages.finetune.batch import Draw, PixelBatch
 from stages.finetune.checkpoint import FILE, data_hash, load, save_parts
 from stages.finetune.loop import Every, fit
-from stages.finetune.network import Backbone, Finetuned, class_weights
+from stages.finetune.network import Backbone, EndToEnd, Finetuned, class_weights
 from stages.finetune.settings import FinetuneSettings
+from stages.heads.batch import HeadBatch, HeadOutput
 from stages.heads.margins import classifier
 
 ROOT = Path(__file__).parents[3]
@@ -267,6 +268,50 @@ def test_one_step_is_what_torch_does(tmp_path: Path, unit: str, faces_of: Callab
     optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, weight_decay=0.01)
     (nn.functional.cross_entropy(logits, labels, reduction="none") * weights[labels]).mean().backward()
     optimiser.step()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(value, made.state_dict()[name], atol=1e-6, rtol=0)
+
+
+class Each(nn.Module):
+    """A head that is trained by every face's answer, and by the size of its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Linear(WIDTH, len(CLASSES))
+
+    def forward(self, given: HeadBatch) -> HeadOutput:
+        each, mask = self.classify(given.faces), given.face_mask.float()
+        shares = mask / mask.sum(1, keepdim=True).clamp_min(1)
+        logits = (each * shares.unsqueeze(2)).sum(1)
+        return HeadOutput(logits, shares, penalty=logits.square().sum(1), answers=each, shares=shares)
+
+
+def test_what_a_head_asks_for_beside_its_loss_counts(tmp_path: Path) -> None:
+    """As in `train`: its own answers in the place of the logits, and its penalty."""
+    settings = asked(iterations=1, batch_size=24, class_weights="balanced", momentum=0.0, unit="faces")
+    train = Colours(24, faces_of=lambda row: row % 4)
+    train.labels[:10] = 0
+    nets = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        nets.append(EndToEnd(Each(), Backbone(Tiny(), SPEC, SPEC.taps[0]), None, CLASSES))
+    made, plain = nets
+    history = fit(made, train, None, settings, tmp_path)
+    order = np.random.default_rng((0, 0)).permutation(24)
+    batch = next(train.batches(order, 24, Draw(0, 0)))
+    assert plain.faces is not None
+    each = plain.head.classify(plain.faces(batch.faces))
+    weights = torch.from_numpy(24 / (2 * np.bincount(train.labels))).float()
+    total = torch.zeros(())
+    for sample in range(24):
+        mine, label = each[batch.owner == sample], int(batch.labels[sample])
+        if len(mine):
+            loss = -torch.log_softmax(mine, 1)[:, label].mean() + mine.mean(0).square().sum()
+            total = total + loss * weights[label]
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.05)
+    (total / 24).backward()
+    optimiser.step()
+    assert history.epochs[0].loss == pytest.approx(float(total.detach()) / 24, rel=1e-5)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(value, made.state_dict()[name], atol=1e-6, rtol=0)
 

@@ -33,5 +33,6 @@ def test_every_table_of_a_file_is_of_its_variants() -> None:
         assert set(module.NEEDS) == set(module.SCHEDULES) == set(module.SOURCES) == set(module.VARIANTS), name
         assert module.NEEDS[variant] in ((), ("face",), ("global",), ("face", "global"))
         assert module.NEEDS[variant] or registry.inputs_of(name), name
+        assert len({one.level for one in registry.inputs_of(name).values()}) <= 1, name  # `answering` takes one
         for table in ("INPUTS", "OPTIONS", "ALONE"):
             assert set(getattr(module, table, ())) <= set(module.VARIANTS), name

@@ -21,10 +21,12 @@ from stages.index.run import IndexSettings, images_root, run
 from stages.index.samples import open_sample
 from stages.index.summary import IndexSummary
 from stages.ledger import Ledger
+from stages.train.overlaps import overlapping
 
 Plant = Callable[..., Path]
 Index = Callable[..., tuple[Manifest, IndexSummary]]
 MAP = {"joy": "glad", "delight": "glad", "grief": "sad", "contempt": None}
+MAP_OF_TWO = {"joy": "glad", "grief": "sad"}
 OTHER = {"joy/a.png": 50, "delight/a.png": 51, "grief/b.png": 52, "contempt/c.png": 53}
 
 
@@ -129,20 +131,23 @@ def test_groups_and_subsets_stay_apart(plant: Plant, index: Index) -> None:
 
 def test_the_same_file_in_two_data_sets_is_warned_of(main: SetSettings, plant: Plant, index: Index) -> None:
     other = SetSettings("folder", plant({"joy/a.png": 3, "grief/b.png": 4}, "other"), labels=MAP_OF_TWO, use="test")
-    _, summary = index(main, other=other)
+    manifest, summary = index(main, other=other)
+    assert overlapping(manifest.samples, ["test"]) == {
+        f"glad/{name}.png": f"the file's content with other/{other}.png of split test"
+        for name, other in ((3, "joy/a"), (4, "grief/b"))
+    }, "which train refuses"
     assert summary.duplicates == 2
     torn, unsure = summary.warnings
     assert torn.startswith("2 file(s) in more than one split, such as 'glad/3.png' in ")
-    assert unsure.startswith("1 file(s) with more than one label, such as 'glad/4.png' (glad) and 'other/grief/b.png' (s")
+    assert unsure.startswith(
+        "1 file(s) with more than one label, such as 'glad/4.png' (glad) and 'other/grief/b.png' (s"
+    )
     inside = SetSettings("folder", main.root / "sad", use="test")
     _, summary = index(main, inside=inside)
     assert summary.duplicates == 0, "one path, told from two places"
     assert summary.warnings[0].startswith(
         "10 file(s) in more than one split, such as 'inside/0.png' in test and 'sad/0"
     )
-
-
-MAP_OF_TWO = {"joy": "glad", "grief": "sad"}
 
 
 def test_several_labels_of_one_sample(plant: Plant, index: Index) -> None:

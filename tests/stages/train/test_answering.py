@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +14,13 @@ from torch import nn
 
 from stages.finetune.batch import cut
 from stages.finetune.settings import ScheduleSettings
+from stages.heads.batch import HeadBatch, HeadOutput
 from stages.heads.gupta2018 import FACE_DIMS, GuptaHead
 from stages.index.manifest import Sample
-from stages.train.answering import infer, one_thread
+from stages.train.answering import answer, infer, one_thread
+from stages.train.attention import read_looks, write_looks
 from stages.train.features import Features
+from stages.train.inputs import InputRows, Level
 from stages.train.population.engine import train_population
 from stages.train.population.members import Member, Plan
 
@@ -126,3 +132,58 @@ def test_answers_do_not_depend_on_the_batch(size: int) -> None:
     for one, other in zip(weights, some, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
         assert one.sum() == pytest.approx(1.0 if len(one) else 0.0, abs=1e-6)
+
+
+class Looking(nn.Module):
+    """Looks at frames by what is in them."""
+
+    def forward(self, batch: HeadBatch) -> HeadOutput:
+        rows, mask = batch.inputs["rows"], batch.masks["frame"]
+        self.largest = max(getattr(self, "largest", 0), len(batch))
+        logits = torch.stack([(rows[..., 0] * mask).sum(1), mask.sum(1).float()], 1)
+        return HeadOutput(logits, batch.face_mask.float(), {"rows": rows[..., 0] * mask})
+
+
+def clips(counts: list[int], width: int = 1, answer: int | None = None) -> Features:
+    """Clips of so many frames with a face, whose vectors begin with 100 times the sample plus the frame."""
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    owner = np.repeat(np.arange(len(counts)), counts)
+    places = np.stack([2 * (np.arange(ends[-1]) - ends[owner]), owner % 3], axis=1)  # each other frame; face 0, 1 or 2
+    rows = np.zeros((ends[-1], width), np.float32)
+    rows[:, 0] = 100 * owner + places[:, 0]
+    few, _ = synthetic(len(counts), 1.0)
+    return replace(few, inputs={"rows": InputRows("frame", rows)}, levels={"frame": Level(ends, places, answer=answer)})
+
+
+@pytest.mark.parametrize("size", [1, 2, None])
+@pytest.mark.parametrize("most", [None, 2])
+def test_what_a_head_looks_at_says_where(tmp_path: Path, size: int | None, most: int | None) -> None:
+    """Also where an answer is made of some of the frames."""
+    counts = [3, 0, 5, 1]
+    features = clips(counts, answer=most)
+    looks = answer(Looking(), features, size=size).looks
+    assert looks is not None
+    write_looks(tmp_path / "a.safetensors", ["a", "b", "c", "d"], looks)
+    ids, again = read_looks(tmp_path / "a.safetensors")
+    assert ids == ("a", "b", "c", "d")
+    assert again.level == "frame"
+    assert again.places.dtype == np.int64
+    assert np.diff(again.offsets).tolist() == [min(count, most or count) for count in counts]
+    owner = np.repeat(np.arange(4), np.diff(again.offsets))
+    np.testing.assert_array_equal(again.values["rows"], 100 * owner + again.places[:, 0])
+    np.testing.assert_array_equal(again.places[:, 1], owner % 3)
+    if most:
+        assert again.places[:, 0].tolist() == [0, 4, 2, 6, 0]
+    with pytest.raises(ValueError, match="'places'"):
+        write_looks(tmp_path / "b.safetensors", ids, replace(again, values={"places": again.values["rows"]}))
+
+
+def test_batches_fit_in_memory_whichever_sample_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first clips have no frame, so that their batch would take nothing."""
+    monkeypatch.setattr("stages.train.answering.BATCH_BYTES", 4 * 4 * 1000 * 3)
+    features, head = clips([0] * 5 + [4] * 20, width=1000), Looking()
+    assert answer(head, features).logits[:, 1].tolist() == [0] * 5 + [4] * 20
+    assert head.largest == 3
+    limited, head = clips([0] * 5 + [4] * 20, width=1000, answer=1), Looking()
+    answer(head, limited)
+    assert head.largest == 12
