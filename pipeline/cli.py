@@ -89,13 +89,13 @@ def main() -> None:
             sys.exit(status)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except click.Abort:
-        _fail("stopped; what was recorded is kept, and the same command goes on from there", 130)
+    except click.Abort as error:
+        _fail(_stopped(error.__cause__), 130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped; what was recorded is kept, and the same command goes on from there", 130)
+    except KeyboardInterrupt as error:
+        _fail(_stopped(error), 130)
     except (KuleshovError, CacheError) as error:
         _fail(str(error), 1)
     except BrokenPipeError:
@@ -104,6 +104,11 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}", 1)
+
+
+def _stopped(cause: BaseException | None) -> str:
+    """What a Ctrl-C leaves: what the interrupted command says of itself, else that recorded rows are kept."""
+    return str(cause or "") or "stopped; what was recorded is kept, and the same command goes on from there"
 
 
 def _fail(message: str, status: int) -> None:

@@ -199,7 +199,12 @@ def train(folder: Path, workers: int | None, max_failures: str | None) -> None:
       kuleshov train
       kuleshov train --workers 8
     """
-    _run("train", folder, max_failures, workers, lambda line: click.echo(line, err=True))
+    try:
+        _run("train", folder, max_failures, workers, lambda line: click.echo(line, err=True))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "stopped; training keeps nothing half-way: run the same command again, it trains all heads anew"
+        ) from None
 
 
 @click.command()

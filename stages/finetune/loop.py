@@ -1,8 +1,8 @@
 """The training loop over pixels: SGD from a seed, with checkpoints from which it goes on to the same weights.
 
 Same seed, same settings and same data give the same bits on a CPU with the same number of threads: torch's own number,
-since a backbone's step is made of large sums (heads alone train on one thread, see `stages/train/answering.py`). On CUDA
-convolutions are the same each time, but some sums are not.
+since a backbone's step is made of large sums (heads alone train on one thread, see `stages/train/answering.py`).
+On CUDA convolutions are the same each time, but some sums are not.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def _start(
     """What all candidates of a head start from, see `read_start`; it must fit each of them."""
     if candidates[0].start is None:
         return None
-    shaped = {(repr(one.kind), repr(one.options), shared(one)): one for one in candidates}
+    shaped = {(one.kind, repr(one.options), shared(one)): one for one in candidates}
     found = [read_start(name, one, inputs.finetunes, ready[shared(one)].shapes, classes) for one in shaped.values()]
     return found[0]
 

@@ -15,8 +15,8 @@ from stages.evaluate.plots import ACCURACY_COLUMNS, accuracy_rows, confusion_row
 from stages.evaluate.run import evaluate, headline, write_metrics
 from stages.index.manifest import Manifest
 from stages.predictions import Kind, Predictions
-from stages.train.choosing import Chosen
 from stages.tables import write_csv
+from stages.train.choosing import Chosen
 
 MakeManifest = Callable[..., Manifest]
 MakeMember = Callable[..., Predictions]

@@ -173,3 +173,21 @@ def test_a_class_that_counts_nothing_is_as_one_without_a_sample(
     assert head.classify.bias[1] == baselines.ABSENT
     assert loss < 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_samples_may_come_in_several_batches() -> None:
+    """A large split is never in memory as one batch: its faces take more than their means."""
+    batch = make_batch()
+    labels = labels_of(batch, 3)
+    parts = [
+        HeadBatch.of_parts({name: tensor[start : start + 7] for name, tensor in batch.parts().items()})
+        for start in range(0, N, 7)
+    ]
+    found = []
+    for batches in ([batch], iter(parts)):
+        head = registry.build("baselines:logistic", registry.Shapes(FACE_DIM, GLOBAL_DIM), 3, 0.5)
+        options = registry.options_of("baselines:logistic", {})
+        loss = baselines.fit(head, batches, labels, None, options, 0)
+        found.append([*head.state_dict().values(), torch.tensor(loss)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)

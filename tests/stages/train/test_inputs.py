@@ -321,7 +321,11 @@ def test_rows_of_another_detection(reel: Reel) -> None:
         ([VECTOR, PIXELS], (PLAIN,), r"inputs.x: box4/pixels has rows of shape"),
         ([VECTOR, replace(OTHER, level="global")], (PLAIN,), r"are of faces and of whole frames"),
         ([VECTOR, replace(OTHER, level="person")], (PLAIN,), r"inputs.x: net2/pooled has rows of level person"),
-        ([replace(VECTOR, level="global", source="imported")], (PLAIN,), r"inputs.x: imported/pooled has rows of level"),
+        (
+            [replace(VECTOR, level="global", source="imported")],
+            (PLAIN,),
+            r"inputs.x: imported/pooled has rows of level",
+        ),
         ([PIXELS], (PLAIN, "flip"), r"inputs.x: box4/pixels has no other view"),
     ],
 )

@@ -156,6 +156,14 @@ def test_what_has_no_part_in_a_baseline_is_refused(populated: Any, tmp_path: Pat
         )
 
 
+def test_frames_of_a_head_that_reads_none(populated: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingError, match=r"train\.heads\.h\.frames has no part in tan2017:all, which reads no frames"
+    ):
+        run(populated.inputs(), settings_of("tan2017:all", frames={"train": 4}), tmp_path, Ledger("train"))
+    run(populated.inputs(), settings_of("aminbeidokhti2019:average", frames={"train": 4}), tmp_path, Ledger("train"))
+
+
 INPUTS: list[tuple[str, dict[str, Any], str]] = [
     ("aminbeidokhti2019:temporal", {}, r"inputs\.frames is empty, and .* reads it: name features of a frame, ROLE/TAP"),
     ("aminbeidokhti2019:temporal", {"frame": ["resnet29/grid"]}, r"inputs\.frame: .* no such input; it has frames"),

@@ -195,7 +195,7 @@ def test_an_error_leaves_the_earlier_run(populated: Any, train_settings: Make, t
     before = bytes_of(tmp_path)
     inputs = populated.inputs()
     empty = replace(inputs, store=type(inputs.store)(tmp_path / "empty"))
-    with pytest.raises(MissingInputError, match="run kuleshov extract resnet29$"):
+    with pytest.raises(MissingInputError, match=r"run kuleshov extract resnet29$"):
         run(empty, train_settings(), tmp_path, Ledger("train"))
     after = bytes_of(tmp_path)
     assert before == {name: after[name] for name in before}

@@ -58,3 +58,26 @@ def test_no_heads_and_unknown_keys() -> None:
         TrainSettings.model_validate({"heads": {}})
     with pytest.raises(ValidationError, match="seed\n"):
         TrainSettings.model_validate({"heads": {"a": HEAD}, "seed": 1})
+
+
+RESTARTS = {"schedule": {"kind": "restarts"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (RESTARTS | {"step": 5}, "step is 5, and schedule is given too: leave one of them out"),
+        (RESTARTS | {"gamma": 0.5}, "gamma is 0.5, and schedule is given too"),
+        ({"optimiser": "adam", "momentum": 0.5}, "momentum is 0.5 and optimiser is adam, which has none"),
+    ],
+)
+def test_a_setting_that_would_do_nothing(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        HeadSettings.model_validate(HEAD | changes)
+
+
+def test_settings_are_read_again_as_they_were_written() -> None:
+    """A model's file has every setting, also those that stay as they are."""
+    for changes in (RESTARTS, {"optimiser": "adam"}, {"step": 3, "gamma": 0.5}):
+        head = HeadSettings.model_validate(HEAD | changes)
+        assert HeadSettings.model_validate(head.model_dump(mode="json", by_alias=True)) == head

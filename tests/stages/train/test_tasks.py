@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +108,7 @@ def test_a_start_must_fit_every_candidate(populated: Any, tmp_path: Path, monkey
 
 def test_patience_in_a_grid_looks_at_val_too(populated: Any, tmp_path: Path) -> None:
     grid = {"grid": {"patience": [1, 2]}, "epochs": 3}
-    folds = {"choose": {"by": "folds", "folds": 2}}
+    folds: dict[str, Any] = {"choose": {"by": "folds", "folds": 2}}
     with pytest.raises(SettingError, match=r"heads\.h\.patience chooses by split val, and evaluate\.split is val"):
         train(populated, tmp_path, grid, judged="val", **folds)
     for place in (0, 4):
@@ -194,3 +196,23 @@ def test_a_fold_of_several_labels_is_judged(populated: Any, tmp_path: Path) -> N
     train(populated, tmp_path, mixed)
     with pytest.raises(SettingError, match=r"train\.heads\.h\.grid tries kl and multi_label"):
         train(populated, tmp_path, mixed, choose={"score": "loss"})
+
+
+def test_heads_are_written_as_they_are_done(populated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of many tasks would not fit in memory."""
+    monkeypatch.setattr("stages.train.training.PARAMETERS", 1)
+    alive, most = list[weakref.ref[Any]](), [0]
+    finish = stage._finish
+
+    def spy(inputs: Any, trained: Any, *others: Any) -> TrainedHead:
+        alive.append(weakref.ref(trained.module))
+        gc.collect()
+        most[0] = max(most[0], sum(one() is not None for one in alive))
+        return finish(inputs, trained, *others)
+
+    monkeypatch.setattr(stage, "_finish", spy)
+    heads = {f"h{i}": HEAD for i in range(8)}
+    settings = TrainSettings.model_validate({"seeds": [0, 1], "heads": heads})
+    run(populated.inputs(), settings, tmp_path, Ledger("train"))
+    assert len(alive) == 16
+    assert most[0] <= 4  # the seeds of one, and of the one before

@@ -192,3 +192,26 @@ def test_mirrored_answers_need_the_mirrored_view(populated: Any, tmp_path: Path)
     said = r"train\.heads\.one\.answer is 'mirrored', but extract\.views asks for no mirrored view; set flip there"
     with pytest.raises(SettingError, match=said):
         run(populated.inputs(), heads(answer="mirrored"), tmp_path, Ledger("train"))
+
+
+def test_candidates_with_and_without_views(populated: Any, tmp_path: Path) -> None:
+    """Each is trained on its own features, and judged by samples that all have."""
+    lost = view_key(item_key(populated.samples[4].content), FLIP)
+    assert populated.samples[4].split == "val"
+    with_views(populated)
+    populated.waiting[:] = [one for one in populated.waiting if one[1] != lost]
+    head = {
+        "kind": "gupta2018:average",
+        "faces": ["resnet29/embedding"],
+        "global": ["effnet_lite0/pooled"],
+        "epochs": 2,
+        "batch_size": 8,
+        "grid": {"views": ["plain", "drawn"], "answer": ["plain", "mirrored"]},
+    }
+    inputs = populated.inputs()
+    inputs = replace(inputs, extract=inputs.extract.model_copy(update={"views": VIEWS}))
+    settings = TrainSettings.model_validate({"seeds": [0], "heads": {"h": head}})
+    [one] = run(inputs, settings, tmp_path, Ledger("train"))
+    assert one.choice is not None
+    assert one.choice.n == 9
+    assert len({round(tried.losses[0], 9) for tried in one.choice.tried}) == 4
