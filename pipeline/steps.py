@@ -232,11 +232,13 @@ def evaluate(project: Project) -> Lines:
     from stages.evaluate import plots
     from stages.evaluate.run import evaluate as score
     from stages.evaluate.run import headline, write_metrics
+    from stages.fuse.run import require_current
     from stages.predictions import read_all
     from stages.train.choosing import read_all as read_choices
 
     settings = project.params.evaluate
     members = read_all(project.need("predictions", "train"))
+    require_current(project.artifacts, [p for p in members if p.kind == "fused"])
     chosen = read_choices(project.artifacts / "candidates" / "heads")
     metrics = score(
         members,
@@ -244,6 +246,7 @@ def evaluate(project: Project) -> Lines:
         split=settings.split,
         resamples=settings.resamples,
         seed=settings.seed,
+        left_out=project.params.train.overlap == "leave_out",
         chosen={name: one for name, one in chosen.items() if any(p.kind == "head" and p.head == name for p in members)},
     )
     write_metrics(metrics, project.artifacts / "metrics.json")

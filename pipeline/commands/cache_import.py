@@ -65,9 +65,10 @@ def _lines(project: Project, done: Imported) -> list[str]:
     wanted = ", ".join(f'{_word(name)}: "{value}"' for name, value in {**settings.imported, spec.tap: key}.items())
     verb = "replace the line of" if settings.imported else "add to"
     lines += [f"  {verb} extract in params.yaml:", f"  imported: {{{wanted}}}"]
-    if spec.level == "frame":
-        return [*lines, "  no head reads frames yet; kuleshov cache export writes them"]
-    return [*lines, f"  a head reads it as {spec.name} in {'faces' if spec.level == 'face' else 'global'}"]
+    return [*lines, f"  a head reads it as {spec.name} in {_READ_IN[spec.level]}"]
+
+
+_READ_IN = {"global": "global", "face": "faces", "frame": "inputs, such as frames: of aminbeidokhti2019:temporal"}
 
 
 def _word(name: str) -> str:

@@ -5,8 +5,10 @@ The weights are given, so nothing is fitted and no split is used up.
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ import numpy as np
 from stages import predictions as prediction_files
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.fuse.settings import EnsembleSettings, FuseSettings
-from stages.predictions import COMMANDS, WORDS, Predictions, require_held_out
+from stages.predictions import COMMANDS, FOLDERS, WORDS, Predictions, require_held_out
+from stages.tables import write_csv
 from stages.train import attention as attention_files
 from stages.train.models import save_ensemble
 
+MADE_OF_COLUMNS = ("member", "sha256")
 _MEMBERS = ("heads", "finetuned")
 """Folders of predictions that are averaged."""
 
@@ -55,6 +59,7 @@ def run(settings: FuseSettings, artifacts: Path, judged: str = "test") -> list[P
         (artifacts / folder).mkdir(parents=True)
     for result, (name, (members, weights)) in zip(fused, jobs.items(), strict=True):
         prediction_files.write(artifacts / "predictions" / "fused" / f"{name}.csv", result)
+        write_csv(made_of(artifacts, name), MADE_OF_COLUMNS, _hashes(artifacts, members))
         attention = [artifacts / "attention" / "heads" / f"{m.name}.csv" for m in members]
         if all(path.is_file() for path in attention):
             mean = attention_files.mean_of([attention_files.read(path) for path in attention], weights)
@@ -63,6 +68,43 @@ def run(settings: FuseSettings, artifacts: Path, judged: str = "test") -> list[P
         if all((folder / "model.json").is_file() for folder in folders.values()):
             save_ensemble(artifacts / "models" / "fused" / name, name, folders, weights)
     return fused
+
+
+def made_of(artifacts: Path, name: str) -> Path:
+    """Where the members of an ensemble are listed, each with the SHA-256 of the answers that it had."""
+    return artifacts / "predictions" / "fused" / "of" / f"{name}.csv"
+
+
+def require_current(artifacts: Path, fused: Sequence[Predictions]) -> None:
+    """Refuse ensembles of answers that are no longer there.
+
+    Raises:
+        DataError: names the ensemble and the member.
+    """
+    for one in fused:
+        try:
+            with open(made_of(artifacts, one.name), newline="", encoding="utf-8") as handle:
+                was = {row["member"]: row["sha256"] for row in csv.DictReader(handle)}
+        except FileNotFoundError:  # of an earlier version
+            continue
+        for member, sha256 in was.items():
+            found = artifacts / "predictions" / member
+            if not found.is_file() or _sha256(found) != sha256:
+                raise DataError(
+                    f"ensemble {one.name} was fused of other answers than {found} has now: run kuleshov fuse again"
+                )
+
+
+def _hashes(artifacts: Path, members: Sequence[Predictions]) -> Iterator[tuple[str, str]]:
+    folders = {kind: folder for folder, kind in FOLDERS.items()}
+    for one in members:
+        path = f"{folders[one.kind]}/{one.name}.csv"
+        yield path, _sha256(artifacts / "predictions" / path)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def members_of(

@@ -89,6 +89,10 @@ def summarise(manifest: Manifest, merged_rows: int = 0, sets: Mapping[str, SetSu
     )
 
 
+ENOUGH = 20
+"""Samples of train from which on a label that one of them has is worth a word."""
+
+
 def _class_warnings(classes: dict[str, dict[str, int]]) -> list[str]:
     learned = [label for label, counts in classes.items() if counts["train"]]
     warnings = []
@@ -100,6 +104,16 @@ def _class_warnings(classes: dict[str, dict[str, int]]) -> list[str]:
         if learned and not counts["train"]:
             where = " and ".join(split for split in ("val", "test") if counts[split])
             warnings.append(f"class {label!r} is in {where} only: it cannot be learned")
+    single = [label for label in learned if classes[label]["train"] == 1]
+    if single and sum(counts["train"] for counts in classes.values()) >= ENOUGH:
+        warnings.append(f"labels of a single sample of train: {', '.join(map(repr, single))}: are they misspelt?")
+    plain: dict[str, str] = {}
+    for label in classes:
+        other = plain.setdefault(label.strip().casefold(), label)
+        if other != label:
+            warnings.append(
+                f"classes {other!r} and {label!r} differ by capitals or blanks alone: data.labels can join them"
+            )
     return warnings
 
 

@@ -27,6 +27,7 @@ from stages.train.stored import (
     check_inputs,
     face_frames,
     global_rows,
+    imported_frames,
     keys_in,
     largest_faces,
     of_level,
@@ -155,8 +156,9 @@ def gather(
     Args:
         views: names of the views to read, the plain one first; imported features have no other view.
         held_bytes: features that take more stay in the store.
-        inputs: what else the head reads: name -> blocks of level face (one face a frame) or global (the whole frame)
-            for rows of frames, or of level person; of vectors, which are joined, or one of maps or pixels.
+        inputs: what else the head reads: name -> blocks of level face (one face a frame), global (the whole frame) or
+            frame (imported) for rows of frames, or of level person; vectors, which are joined, or one block of maps or
+            pixels.
         frames: how many frames training and answers see.
         roles: key of a block -> the role that it is of, for messages.
 
@@ -187,6 +189,8 @@ def gather(
     )
     if whole := of_level(others, "global"):
         levels, rows = whole_frames(whole, kept, detections, views, frames or FrameSettings())
+    if imported := of_level(others, "frame"):
+        levels, rows = imported_frames(imported, kept, views, frames or FrameSettings())
     of_persons, more = persons_of(of_level(others, "person"), kept, detections, max_faces, views)
     levels, rows = levels | of_persons, rows | more
     few = face_rows.nbytes + photo_rows.nbytes + sum(one.nbytes for one in rows.values()) <= held_bytes

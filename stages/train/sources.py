@@ -102,8 +102,8 @@ def check(name: str, head: HeadSettings, blocks: Mapping[str, BlockSpec], views:
         raise SettingError(f"train.heads.{name}.{error}") from None
 
 
-LEVELS = {"frame": ("face", "global"), "person": ("person",)}
-"""Of the blocks that rows of frames or persons are of: a frame's is one face in it, or the whole of it."""
+LEVELS = {"frame": ("face", "global", "frame"), "person": ("person",)}
+"""Of the blocks that rows of frames or persons are of: a frame's is one face in it, the whole of it, or imported."""
 
 BY_STEPS = {
     *("epochs", "batch_size", "optimiser", "learning_rate", "step", "gamma", "schedule", "momentum", "weight_decay"),

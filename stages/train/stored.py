@@ -23,10 +23,11 @@ from stages.train.settings import FrameSettings
 
 def check_inputs(inputs: Mapping[str, Sequence[Block]], views: Sequence[str]) -> None:
     """Refuse blocks that cannot be an input, see `gather`."""
-    if {"face", "global"} <= {block.spec.level for blocks in inputs.values() for block in blocks}:
+    levels = {block.spec.level for blocks in inputs.values() for block in blocks} & {"face", "global", "frame"}
+    if len(levels) > 1:
         raise SettingError(
-            f"inputs {', '.join(inputs)} are of faces and of whole frames: a frame without a face has a row of one "
-            "alone; use blocks of one level"
+            f"inputs {', '.join(inputs)} are of levels {' and '.join(sorted(levels))}, which have other frames: one "
+            "without a face has no row at level face; use blocks of one level"
         )
     for name, blocks in inputs.items():
         for block in blocks:
@@ -91,6 +92,28 @@ def whole_frames(
     return {"frame": Level(offsets, places, settings.train, settings.answer)}, rows
 
 
+def imported_frames(
+    inputs: Mapping[str, Sequence[Block]], samples: Sequence[Sample], views: Sequence[str], settings: FrameSettings
+) -> tuple[dict[LevelName, Level], dict[str, StoredRows]]:
+    """Level `frame` with the rows that a file of the user's has for each sample's frames.
+
+    Raises:
+        DataError: two files differ in the frames of a sample.
+    """
+    first = next(iter(inputs.values()))[0]
+    keys = key_array(item_keys(sample.content for sample in samples))
+    counts = first.count(keys)
+    offsets = offsets_of(counts)
+    places = np.stack(
+        [np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts), np.zeros(offsets[-1], np.int64)], axis=1
+    )
+    rows = {
+        name: stored_rows(blocks, [keys] * len(blocks), counts, np.arange(offsets[-1]), views)
+        for name, blocks in inputs.items()
+    }
+    return {"frame": Level(offsets, places, settings.train, settings.answer)}, rows
+
+
 def of_level(inputs: Mapping[str, Sequence[Block]], level: str) -> dict[str, Sequence[Block]]:
     """The inputs whose blocks are of a level."""
     return {name: blocks for name, blocks in inputs.items() if blocks[0].spec.level == level}
@@ -121,8 +144,8 @@ def persons_of(
 def keys_in(
     block: Block, samples: Sequence[Sample], detections: Detections, level: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `keys_of`; imported features of level `global` have one item a sample, whatever its frames."""
-    if level == "global" and block.spec.source == IMPORTED:
+    """As `keys_of`; imported features of levels `global` and `frame` have one item a sample, whatever its frames."""
+    if level in ("global", "frame") and block.spec.source == IMPORTED:
         return key_array(item_keys(sample.content for sample in samples)), np.arange(len(samples))
     return keys_of(samples, detections, level)
 

@@ -99,11 +99,9 @@ def train_jobs(
 
 def kinds(jobs: Sequence[Job]) -> list[list[Job]]:
     """Jobs of each population: what they have in common is the same. In the order of the first job of each."""
-    numbers: dict[int, int] = {}  # of features: where they lie in memory is another place each time
-    found: dict[tuple[str, ...], list[Job]] = {}
-    for job in jobs:
-        number = numbers.setdefault(id(job.ready), len(numbers))
-        found.setdefault((*_kind(job.settings), str(number)), []).append(job)
+    found: dict[tuple[tuple[str, ...], int], list[Job]] = {}
+    for job in jobs:  # not sorted: where features lie in memory is another place each time
+        found.setdefault((_kind(job.settings), id(job.ready)), []).append(job)
     return list(found.values())
 
 

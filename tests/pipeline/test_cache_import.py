@@ -161,7 +161,7 @@ def test_frames_are_stored_and_it_is_said_that_no_head_reads_them(project: Path,
         "in the manifest without a row, so left out of heads that read this: 8 samples ('broken', 's1', 's2', ...)"
         in out
     )
-    assert "no head reads frames yet" in out
+    assert "in inputs, such as frames: of aminbeidokhti2019:temporal" in out
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from stages import predictions
 from stages.errors import DataError, MissingInputError, SettingError
-from stages.fuse.run import mean_of, members_of, run
+from stages.fuse.run import mean_of, members_of, require_current, run
 from stages.fuse.settings import EnsembleSettings, FuseSettings
 from stages.predictions import Kind, Predictions, split_name
 
@@ -285,3 +285,17 @@ def test_members_of_several_labels_and_of_one_have_no_mean(first: bool) -> None:
     pair = [of_several("a-s0", np.full((6, 3), 0.5)), HEADS[2]]
     with pytest.raises(DataError, match=r"'e': a-s0 answers with several labels and b-s0 with one: .* fuse them apart"):
         mean_of("e", pair if first else pair[::-1], [1, 1])
+
+
+def test_an_ensemble_of_answers_that_are_gone_is_refused(artifacts: Path) -> None:
+    fused = fuse(artifacts, both={"members": ["a"]})
+    require_current(artifacts, fused)
+    path = artifacts / "predictions" / "heads" / "a-s1.csv"
+    predictions.write(path, replace(HEADS[1], probabilities=HEADS[0].probabilities))
+    with pytest.raises(DataError, match=r"ensemble both was fused of other answers than .*a-s1\.csv has now"):
+        require_current(artifacts, fused)
+    path.unlink()
+    with pytest.raises(DataError, match=r"a-s1\.csv has now: run kuleshov fuse again"):
+        require_current(artifacts, fused)
+    predictions.write(path, HEADS[1])
+    require_current(artifacts, fused)

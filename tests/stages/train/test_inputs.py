@@ -319,7 +319,7 @@ def test_rows_of_another_detection(reel: Reel) -> None:
     [
         ([MAP, VECTOR], (PLAIN,), r"inputs.x: net/map has rows of shape \(2, 2, 3\), which cannot be joined"),
         ([VECTOR, PIXELS], (PLAIN,), r"inputs.x: box4/pixels has rows of shape"),
-        ([VECTOR, replace(OTHER, level="global")], (PLAIN,), r"are of faces and of whole frames"),
+        ([VECTOR, replace(OTHER, level="global")], (PLAIN,), r"are of levels face and global, which have other frames"),
         ([VECTOR, replace(OTHER, level="person")], (PLAIN,), r"inputs.x: net2/pooled has rows of level person"),
         (
             [replace(VECTOR, level="global", source="imported")],
@@ -350,6 +350,22 @@ def test_whole_frames(reel: Reel) -> None:
     assert batch.inputs["frames"][0, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert batch.inputs["frames"][4, :5, 1].tolist() == [40, 41, 42, 43, 44]
     assert features.levels["frame"].places[:3].tolist() == [[0, 0], [1, 0], [2, 0]]
+
+
+def test_imported_frames(reel: Reel) -> None:
+    """One item a sample, with the rows of all of its frames, whatever the detector looked at."""
+    spec = replace(VECTOR, level="frame", source="imported", tap="voice")
+    for number, sample in enumerate(reel.samples[:3]):
+        rows = np.arange(3 * (number + 1)).reshape(-1, 3).astype(np.float16)
+        reel.waiting.append((spec, item_key(sample.content), rows))
+    ledger = Ledger("train")
+    features = reel.gather({"frames": [spec]}, ledger=ledger, answer=2)
+    assert [sample.sample_id for sample in features.samples] == ["clip", "photo", "nobody"]
+    assert ledger.entries["single"][0] == "no_features"
+    batch = features.batch(np.arange(3))
+    assert batch.masks["frame"].sum(1).tolist() == [1, 2, 2]
+    assert batch.inputs["frames"][2].tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert features.levels["frame"].places[-3:].tolist() == [[0, 0], [1, 0], [2, 0]]
 
 
 def test_without_inputs_there_are_no_levels(reel: Reel) -> None:
