@@ -189,7 +189,8 @@ def train(
     lines = [f"train: {len(trained)} heads in {time.monotonic() - start:.1f} s"]
     for one in trained:
         shown = ", ".join(filter(None, (_accuracy(one, split) for split in ("train", "val"))))
-        lines.append(f"  {one.name}: loss {one.loss:.4f}" + (f"; accuracy {shown}" if shown else ""))
+        kept = f", weights of epoch {one.epoch}" if one.epoch is not None else ""
+        lines.append(f"  {one.name}: loss {one.loss:.4f}{kept}" + (f"; accuracy {shown}" if shown else ""))
     chosen = {one.head: one.choice for one in trained if one.choice is not None}
     lines += [f"  {name}: {choice.said}" for name, choice in chosen.items()]
     return lines + close(project, ledger, len(project.manifest.samples), allowance)

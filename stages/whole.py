@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +33,28 @@ def whole(path: Path, *, durable: bool = False) -> Iterator[Path]:
             _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced(root: Path, folders: Sequence[str]) -> Iterator[Path]:
+    """A place to write new folders to, which take the place of those of `root` when the block ends; an error leaves
+    those as they were.
+
+    Args:
+        folders: paths below `root` and below the place that is given, where they are there and empty.
+    """
+    place = root / ".new"
+    shutil.rmtree(place, ignore_errors=True)  # what a killed process left
+    try:
+        for folder in folders:
+            (place / folder).mkdir(parents=True)
+        yield place
+        for folder in folders:
+            shutil.rmtree(root / folder, ignore_errors=True)
+            (root / folder).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(place / folder, root / folder)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _to_disk(path: Path) -> None:

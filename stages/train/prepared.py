@@ -107,7 +107,9 @@ def prepare(
     taken = known >= 0 if known.ndim == 1 else known.any(1)
     allowed = np.fromiter((s.sample_id not in left_out for s in features.samples), np.bool_, len(features))
     rows = np.flatnonzero((splits == "train") & taken & allowed)
-    need_two_classes({name for i in rows for name in features.samples[i].labels}, "features")
+    need_two_classes(
+        {name for i in rows for name in features.samples[i].labels}, "features", several_of(features, head)
+    )
     _need_something(head, features, rows)
     scales = features.scales(rows) if head.standardize else _no_scales(features)
     of_inputs = features.input_scales(rows) if head.standardize else {}
@@ -124,15 +126,30 @@ def prepare(
     )
 
 
-def need_two_classes(found: Collection[str], of_what: str) -> None:
+def need_two_classes(found: Collection[str], of_what: str, several: int = 0) -> None:
     """Refuse to train on one class.
+
+    Args:
+        several: training samples that are left out because they have several labels.
 
     Raises:
         DataError: names it.
     """
     if len(found) < 2:
         names = ", ".join(sorted(found)) or "none"
-        raise DataError(f"the training split has {of_what} of fewer than two classes ({names}): label more samples")
+        remedy = "label more samples"
+        if several:
+            remedy = (
+                f"{several} samples have several labels, which the head's loss leaves out; use loss: {{kind: kl}} or "
+                "{kind: multi_label}"
+            )
+        raise DataError(f"the training split has {of_what} of fewer than two classes ({names}): {remedy}")
+
+
+def several_of(features: Features, head: HeadSettings) -> int:
+    """Training samples of several labels that the loss leaves out."""
+    many = sum(len(s.labels) > 1 and s.split == "train" for s in features.samples)
+    return 0 if head.loss.several else many
 
 
 def _need_something(head: HeadSettings, features: Features, rows: np.ndarray) -> None:

@@ -6,7 +6,6 @@ is the best of its candidates, which never see the split that is reported.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +33,9 @@ from stages.train.settings import HeadSettings, TrainSettings
 from stages.train.sources import Inputs, blocks_of, check, used, weights_of
 from stages.train.starts import HeadStart, read_start, require_starts_held_out
 from stages.train.tasks import Task
-from stages.train.timing import number_of_processes, seconds
+from stages.train.timing import expected, number_of_processes
 from stages.train.training import Job, Trained, require_finite, train_jobs
+from stages.whole import replaced
 
 FOLDERS = ("predictions/heads", "predictions/folds", "attention/heads", "models/heads", "candidates/heads")
 """What the stage writes, under `artifacts`."""
@@ -43,8 +43,8 @@ FOLDERS = ("predictions/heads", "predictions/folds", "attention/heads", "models/
 FOLD_COLUMNS = ("head", "sample_id", "fold")
 """Of `predictions/folds/folds.csv`: without which of the folds a sample was answered; -1: it never was held out."""
 
-MANY = 500
-"""Heads whose number and time are said before they are trained."""
+MANY, LONG = 500, 30.0
+"""So many heads, or so many seconds of training, are said before it begins."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class TrainedHead:
         name: `HEAD-sSEED`.
         head: its name without the seed.
         loss: mean training loss of the last epoch.
+        epoch: whose weights it has, counted from 1, where it could stop early; None: the last one's.
         accuracy: split -> share of right answers among its samples of one label that have features; but for split
             train without those that a fine-tune behind the features has seen. None of a head of several labels.
         left_out: split -> how many of those there are, and of how many samples; splits without any are not in it.
@@ -67,6 +68,7 @@ class TrainedHead:
     accuracy: dict[str, float]
     left_out: dict[str, tuple[int, int]] = field(default_factory=dict)
     choice: Choice | None = None
+    epoch: int | None = None
 
 
 def run(
@@ -80,7 +82,7 @@ def run(
 ) -> list[TrainedHead]:
     """Train all heads; write their predictions, attention, candidates and model folders under `artifacts`.
 
-    What an earlier run wrote there is removed, but not before all features are at hand.
+    What an earlier run wrote there stays until all is trained.
 
     Args:
         judged: the split that `evaluate` scores, of which no fine-tune behind the features may have seen a sample.
@@ -103,16 +105,14 @@ def run(
     devices.require("train", device)
     tasks = _tasks(inputs, settings, ledger, judged)
     jobs = [job for task in tasks for job in (*task.tries(settings.choose), *task.finals(), *task.folded())]
-    for folder in FOLDERS:
-        shutil.rmtree(artifacts / folder, ignore_errors=True)
-        (artifacts / folder).mkdir(parents=True)
     classes = tuple(inputs.manifest.classes)
-    took = seconds(jobs, classes, device) if len(jobs) >= MANY else None
-    number = number_of_processes(jobs, classes, device, processes, took)
-    if took is not None:
+    took = expected(jobs, classes, device, MANY)
+    number = number_of_processes(len(jobs), device, processes, took)
+    if took is not None and (len(jobs) >= MANY or took / number > LONG):
         where = f"{number} process" + ("es" if number > 1 else "")
         say(f"train: {len(jobs)} heads ({_made_of(tasks, settings)}): about {_duration(took / number)} in {where}")
     with (
+        replaced(artifacts, FOLDERS) as out,
         Processes(number) as workers,
         counter(total=len(jobs), desc="train", unit="head") as bar,
     ):
@@ -129,12 +129,12 @@ def run(
         for one in trained([job for task in tasks for job in task.finals()]):
             # written now: all heads of many tasks would not fit in memory
             require_finite(one)
-            lines[one.job.head, one.job.seed] = _finish(inputs, one, by_name[one.job.head], classes, artifacts)
+            lines[one.job.head, one.job.seed] = _finish(inputs, one, by_name[one.job.head], classes, out)
         for task in tasks:
-            choosing.write(artifacts / "candidates" / "heads" / f"{task.name}.csv", task.choice or NO_CHOICE)
+            choosing.write(out / "candidates" / "heads" / f"{task.name}.csv", task.choice or NO_CHOICE)
             if task.folds is not None:
-                _write_folded(artifacts, task, trained(task.folded()), classes)
-        write_csv(artifacts / "predictions" / "folds" / "folds.csv", FOLD_COLUMNS, _folds(tasks))
+                _write_folded(out, task, trained(task.folded()), classes)
+        write_csv(out / "predictions" / "folds" / "folds.csv", FOLD_COLUMNS, _folds(tasks))
     return [lines[task.name, seed] for task in tasks for seed in settings.seeds]
 
 
@@ -227,7 +227,9 @@ def _finish(inputs: Inputs, trained: Trained, task: Task, classes: tuple[str, ..
     )
     save_head(artifacts / "models" / "heads" / name, model)
     right = {} if job.settings.loss.several else _accuracy(probabilities, ready, seen)
-    return TrainedHead(name, task.name, trained.outcome.losses[-1], right, _left_out(ready, seen), task.choice)
+    loss, left_out = trained.outcome.losses[-1], _left_out(ready, seen)
+    epoch = trained.outcome.best + 1 if job.settings.patience is not None else None
+    return TrainedHead(name, task.name, loss, right, left_out, task.choice, epoch)
 
 
 def _write_folded(artifacts: Path, task: Task, trained: Iterable[Trained], classes: tuple[str, ...]) -> None:

@@ -188,6 +188,8 @@ class HeadSettings(Settings):
             return HeadSettings.model_validate(changed)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
+            if first["type"] == "extra_forbidden":
+                raise ValueError(f"grid.{'.'.join(map(str, first['loc']))}: there is no such setting to try") from None
             said = first["msg"].removeprefix("Value error, ")
             raise ValueError(f"grid.{'.'.join(map(str, first['loc'])) or next(iter(values))}: {said}") from None
 

@@ -55,28 +55,26 @@ def seconds(jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", 
     return sum(amount * rates.get(of, mean) for of, amount in work.items())
 
 
-def number_of_processes(
-    jobs: Sequence[Job],
-    classes: Sequence[str],
-    device: Literal["cpu", "cuda"],
-    asked: int | None,
-    took: float | None = None,
-) -> int:
+def expected(jobs: Sequence[Job], classes: Sequence[str], device: Literal["cpu", "cuda"], many: int) -> float | None:
+    """What `seconds` says; None: they are fewer than `many`, and surely quick."""
+    large = any(registry.inputs_of(kind) for kind in {job.settings.kind for job in jobs})
+    if len(jobs) < many and not large and sum(_asked(job) for job in jobs) < _SURELY_QUICK:
+        return None
+    return seconds(jobs, classes, device)
+
+
+def number_of_processes(jobs: int, device: Literal["cpu", "cuda"], asked: int | None, took: float | None) -> int:
     """How many processes train: as many as are asked for, else one, and on a CPU as many as there are cores where one
     would need more than `MANY_SECONDS`.
 
     Args:
-        took: what `seconds` says; None: it is asked where that is needed.
+        jobs: how many there are.
+        took: what `expected` says.
     """
     if asked is not None or device != "cpu":
         return asked or 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores == 1 or len(jobs) == 1:
-        return 1
-    large = any(registry.inputs_of(kind) for kind in {job.settings.kind for job in jobs})
-    if not large and sum(_asked(job) for job in jobs) < _SURELY_QUICK:
-        return 1
-    return cores if (seconds(jobs, classes, device) if took is None else took) > MANY_SECONDS else 1
+    return cores if jobs > 1 and took is not None and took > MANY_SECONDS else 1
 
 
 def _like(job: Job) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.whole import whole
+from stages.whole import replaced, whole
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -49,3 +49,27 @@ def test_its_rights_are_those_of_the_users_files(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_folders_are_replaced_together(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "old").write_text("1")
+    (tmp_path / "a" / "beside").write_text("2")
+
+    def interrupted() -> None:
+        with replaced(tmp_path, ("a/b", "c")) as place:
+            (place / "a" / "b" / "new").write_text("3")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b", "beside", "old"]
+    with replaced(tmp_path, ("a/b", "c")) as place:
+        (place / "a" / "b" / "new").write_text("3")
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
+        "a",
+        "a/b",
+        "a/b/new",
+        "a/beside",
+        "c",
+    ]

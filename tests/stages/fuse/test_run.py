@@ -141,7 +141,7 @@ def test_members_on_disk_that_do_not_fit_leave_the_earlier_run(artifacts: Path) 
 def test_an_earlier_ensemble_goes(artifacts: Path) -> None:
     fuse(artifacts, one={"members": ["a"]}, two={"members": ["b"]})
     fuse(artifacts, two={"members": ["b"]})
-    assert [path.name for path in (artifacts / "predictions" / "fused").iterdir()] == ["two.csv"]
+    assert [path.name for path in (artifacts / "predictions" / "fused").glob("*.csv")] == ["two.csv"]
     assert fuse(artifacts) == []
     assert list((artifacts / "predictions" / "fused").iterdir()) == []
 

@@ -16,7 +16,7 @@ from stages import predictions
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.ledger import Ledger
 from stages.train.features import Features, gather
-from stages.train.models import load
+from stages.train.models import HeadModel, load, save_head
 from stages.train.rows import StoredRows
 from stages.train.run import TrainedHead, run
 from stages.train.settings import TrainSettings
@@ -269,3 +269,40 @@ def test_the_model_is_pinned_to_what_played_the_role(populated: Any, train_setti
     assert model.extract.backbones["resnet29"].backbone == "resnet29"
     assert model.extract.backbones["resnet29"].stand_in is None
     assert model.weights["resnet29"]["sha256"] == "a" * 64
+
+
+def test_a_training_that_breaks_off_leaves_the_earlier_run(
+    populated: Any, train_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some heads were written, as Ctrl-C does."""
+    train(populated, train_settings(("average", "attention_b")), tmp_path)
+    before = bytes_of(tmp_path)
+    written: list[str] = []
+
+    def stop(folder: Path, model: HeadModel) -> None:
+        written.append(model.name)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        save_head(folder, model)
+
+    monkeypatch.setattr("stages.train.run.save_head", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(populated, train_settings(("attention_c", "attention_a")), tmp_path)
+    assert len(written) == 2
+    assert bytes_of(tmp_path) == before
+
+
+def test_samples_of_several_labels_and_a_loss_of_one(world: Any, train_settings: Make, tmp_path: Path) -> None:
+    for i in range(4):
+        world.add(f"s{i}", ("calm", "glad"))
+    said = r"two classes \(none\): 4 samples have several labels, .*use loss: \{kind: kl\} or \{kind: multi_label"
+    with pytest.raises(DataError, match=said):
+        train(world, train_settings(), tmp_path)
+
+
+def test_patience_tells_whose_weights_are_kept(populated: Any, train_settings: Make, tmp_path: Path) -> None:
+    [head] = train(populated, train_settings(patience=1, epochs=40, learning_rate=0.3), tmp_path)
+    assert head.epoch is not None
+    assert 1 <= head.epoch < 40
+    [other] = train(populated, train_settings(), tmp_path)
+    assert other.epoch is None

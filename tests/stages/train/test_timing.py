@@ -13,7 +13,7 @@ from stages.ledger import Ledger
 from stages.train import timing
 from stages.train.run import run
 from stages.train.settings import TrainSettings
-from stages.train.timing import number_of_processes, seconds
+from stages.train.timing import expected, number_of_processes, seconds
 from stages.train.training import Job, kinds
 
 BLOCKS = {"faces": ["resnet29/embedding"], "global": ["effnet_lite0/pooled"]}
@@ -27,13 +27,13 @@ def jobs_of(world: Any, tmp_path: Path, heads: dict[str, Any]) -> list[Job]:
     class Stopped(Exception):
         pass
 
-    def stop(jobs: list[Job], *_: Any) -> int:
+    def stop(jobs: list[Job], *_: Any) -> float:
         found.extend(jobs)
         raise Stopped
 
     settings = TrainSettings.model_validate({"seeds": [0], "heads": heads})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.train.run.number_of_processes", stop)
+        patch.setattr("stages.train.run.expected", stop)
         with pytest.raises(Stopped):
             run(world.inputs(), settings, tmp_path, Ledger("train"))
     return found
@@ -104,8 +104,12 @@ def test_few_samples_are_trained_in_one_process_unless_they_are_large(
     large = jobs_of(populated, tmp_path, {f"h{i}": {"kind": "aminbeidokhti2019:attention", **FRAMES} for i in range(2)})
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
     monkeypatch.setattr(timing, "seconds", lambda *_: 100.0)
-    assert number_of_processes(jobs, ("calm", "glad"), "cpu", None) == 1
-    assert number_of_processes(large, ("calm", "glad"), "cpu", None) == 4
-    assert number_of_processes(large, ("calm", "glad"), "cpu", None, took=1.0) == 1
-    assert number_of_processes(large, ("calm", "glad"), "cpu", 3) == 3
-    assert number_of_processes(large, ("calm", "glad"), "cuda", None) == 1
+    assert expected(jobs, ("calm", "glad"), "cpu", 500) is None
+    assert expected(jobs, ("calm", "glad"), "cpu", 2) == 100
+    assert expected(large, ("calm", "glad"), "cpu", 500) == 100
+    assert number_of_processes(2, "cpu", None, None) == 1
+    assert number_of_processes(2, "cpu", None, 100.0) == 4
+    assert number_of_processes(1, "cpu", None, 100.0) == 1
+    assert number_of_processes(2, "cpu", None, 1.0) == 1
+    assert number_of_processes(2, "cpu", 3, 1.0) == 3
+    assert number_of_processes(2, "cuda", None, 100.0) == 1
