@@ -203,7 +203,8 @@ def train(folder: Path, workers: int | None, max_failures: str | None) -> None:
         _run("train", folder, max_failures, workers, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "stopped; training keeps nothing half-way: run the same command again, it trains all heads anew"
+            "stopped; training keeps nothing half-way, and what was there before stays: run the same command again, it "
+            "trains all heads anew"
         ) from None
 
 

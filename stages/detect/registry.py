@@ -16,7 +16,7 @@ from stages.errors import SettingError
 
 _OTHERS = {
     *("__init__", "clips", "corpus", "detections", "faces", "looking"),
-    *("pictures", "registry", "run", "settings", "table", "tracks"),
+    *("persons", "pictures", "registry", "run", "settings", "table", "tracks"),
 }
 
 

@@ -62,15 +62,17 @@ def test_ctrl_c_says_that_nothing_is_kept_and_the_next_run_is_whole(project: Pat
     command = [sys.executable, "-c", code, "-C", str(project), "train"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
-        while process.poll() is None and not (project / "artifacts" / "models" / "heads").is_dir():
+        while process.poll() is None and not (project / "artifacts" / ".new").is_dir():
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert err.split("kuleshov: ")[-1].strip() == (
-        "error: stopped; training keeps nothing half-way: run the same command again, it trains all heads anew"
+        "error: stopped; training keeps nothing half-way, and what was there before stays: run the same command again, it "
+        "trains all heads anew"
     )
-    assert not list((project / "artifacts" / "predictions" / "heads").glob("*.csv"))
+    assert not (project / "artifacts" / ".new").exists()
+    assert not (project / "artifacts" / "predictions").exists()
     change(project, "train", heads={"photo": {**long, "epochs": 30}})
     assert kuleshov("-C", project, "train")[0] == 0
     assert kuleshov("-C", project, "evaluate")[0] == 0
