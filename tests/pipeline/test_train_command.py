@@ -68,8 +68,8 @@ def test_ctrl_c_says_that_nothing_is_kept_and_the_next_run_is_whole(project: Pat
         out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert err.split("kuleshov: ")[-1].strip() == (
-        "error: stopped; training keeps nothing half-way, and what was there before stays: run the same command again, it "
-        "trains all heads anew"
+        "error: stopped; training keeps nothing half-way, and what was there before stays: run the same command again, "
+        "it trains all heads anew"
     )
     assert not (project / "artifacts" / ".new").exists()
     assert not (project / "artifacts" / "predictions").exists()
