@@ -385,7 +385,9 @@ def test_a_forked_process_does_not_keep_them_alive(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_a_call_without_a_word_of_the_processes(tmp_path: Path) -> None:
-    process = start("list(decoded(forever, ['pid']))", tmp_path)
+    # a shell starts what runs in the background with SIGINT ignored
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = start(f"{listen}list(decoded(forever, ['pid']))", tmp_path)
     pid = tmp_path / "pid"
     assert wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8") != "", 30)
     own = children(process.pid)
