@@ -6,20 +6,23 @@ The weights are given, so nothing is fitted and no split is used up.
 from __future__ import annotations
 
 import csv
-import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from stages import predictions as prediction_files
+from stages.backbones.weights import hash_file
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.fuse.settings import EnsembleSettings, FuseSettings
 from stages.predictions import COMMANDS, FOLDERS, WORDS, Predictions, require_held_out
 from stages.tables import write_csv
 from stages.train import attention as attention_files
 from stages.train.models import save_ensemble
+from stages.whole import replaced
+
+FUSED = ("predictions/fused", "attention/fused", "models/fused")
+"""What the stage writes, under `artifacts`."""
 
 MADE_OF_COLUMNS = ("member", "sha256")
 _MEMBERS = ("heads", "finetuned")
@@ -30,7 +33,7 @@ def run(settings: FuseSettings, artifacts: Path, judged: str = "test") -> list[P
     """Fuse what is in `predictions/heads` and `predictions/finetuned` of `artifacts`; write `predictions/fused/`,
     `attention/fused/` and `models/fused/`.
 
-    What an earlier run wrote there is removed, but not before all ensembles are computed. An ensemble gets a model
+    What an earlier run wrote there stays until all ensembles are written. An ensemble gets a model
     folder, and attention, where all of its members have them: a fine-tuned network has neither.
 
     Args:
@@ -54,19 +57,17 @@ def run(settings: FuseSettings, artifacts: Path, judged: str = "test") -> list[P
             require_held_out(who, one.sample_ids, one.splits, one.seen, judged)
     jobs = {name: (in_common(members), weights) for name, (members, weights) in jobs.items()}
     fused = [mean_of(name, members, weights) for name, (members, weights) in jobs.items()]
-    for folder in ("predictions/fused", "attention/fused", "models/fused"):
-        shutil.rmtree(artifacts / folder, ignore_errors=True)
-        (artifacts / folder).mkdir(parents=True)
-    for result, (name, (members, weights)) in zip(fused, jobs.items(), strict=True):
-        prediction_files.write(artifacts / "predictions" / "fused" / f"{name}.csv", result)
-        write_csv(made_of(artifacts, name), MADE_OF_COLUMNS, _hashes(artifacts, members))
-        attention = [artifacts / "attention" / "heads" / f"{m.name}.csv" for m in members]
-        if all(path.is_file() for path in attention):
-            mean = attention_files.mean_of([attention_files.read(path) for path in attention], weights)
-            attention_files.write(artifacts / "attention" / "fused" / f"{name}.csv", mean)
-        folders = {m.name: artifacts / "models" / "heads" / m.name for m in members}
-        if all((folder / "model.json").is_file() for folder in folders.values()):
-            save_ensemble(artifacts / "models" / "fused" / name, name, folders, weights)
+    with replaced(artifacts, FUSED) as out:
+        for result, (name, (members, weights)) in zip(fused, jobs.items(), strict=True):
+            prediction_files.write(out / "predictions" / "fused" / f"{name}.csv", result)
+            write_csv(made_of(out, name), MADE_OF_COLUMNS, _hashes(artifacts, members))
+            attention = [artifacts / "attention" / "heads" / f"{m.name}.csv" for m in members]
+            if all(path.is_file() for path in attention):
+                mean = attention_files.mean_of([attention_files.read(path) for path in attention], weights)
+                attention_files.write(out / "attention" / "fused" / f"{name}.csv", mean)
+            folders = {m.name: artifacts / "models" / "heads" / m.name for m in members}
+            if all((folder / "model.json").is_file() for folder in folders.values()):
+                save_ensemble(out / "models" / "fused" / name, name, folders, weights)
     return fused
 
 
@@ -89,7 +90,7 @@ def require_current(artifacts: Path, fused: Sequence[Predictions]) -> None:
             continue
         for member, sha256 in was.items():
             found = artifacts / "predictions" / member
-            if not found.is_file() or _sha256(found) != sha256:
+            if not found.is_file() or hash_file(found) != sha256:
                 raise DataError(
                     f"ensemble {one.name} was fused of other answers than {found} has now: run kuleshov fuse again"
                 )
@@ -99,12 +100,7 @@ def _hashes(artifacts: Path, members: Sequence[Predictions]) -> Iterator[tuple[s
     folders = {kind: folder for folder, kind in FOLDERS.items()}
     for one in members:
         path = f"{folders[one.kind]}/{one.name}.csv"
-        yield path, _sha256(artifacts / "predictions" / path)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        yield path, hash_file(artifacts / "predictions" / path)
 
 
 def members_of(

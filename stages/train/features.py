@@ -29,7 +29,7 @@ from stages.train.stored import (
     global_rows,
     imported_frames,
     keys_in,
-    largest_faces,
+    largest_boxes,
     of_level,
     offsets_of,
     persons_of,
@@ -178,7 +178,7 @@ def gather(
     picked = detections.pick(kept)
     counts = np.bincount(picked.owner, picked.counts, len(kept)).astype(np.int64)
     boxes = picked.boxes
-    keep, face_index = largest_faces(boxes, counts, max_faces)
+    keep, face_index = largest_boxes(boxes, counts, max_faces)
     owner = np.repeat(np.arange(len(kept), dtype=np.int32), counts)[keep]
     sizes = detections.sizes_of(kept).astype(np.float32)
     face_rows = stored_rows(faces, [picked.keys] * len(faces), picked.counts, keep, views)

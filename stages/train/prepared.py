@@ -35,7 +35,7 @@ class Prepared:
         input_scales: of the inputs that were standardized: their vectors.
         labels: (n,) int64; -1 for a sample with no label or with several.
         splits: (n,) str.
-        rows: positions of the training samples: of those that a loss takes (see `trainable`) the ones of split train.
+        rows: positions of the training samples: those of split train whose labels the loss takes.
         seen: (n,) bool, which samples a fine-tune behind the features has seen.
     """
 

@@ -67,10 +67,7 @@ def face_frames(
     places = places_of(samples, detections, offsets, np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts))
     kept, number = one_face_a_frame(samples, detections, picked.boxes, counts, places)
     level = Level(offsets_of(number), places[kept], settings.train, settings.answer)
-    rows = {
-        name: stored_rows(blocks, [picked.keys] * len(blocks), picked.counts, kept, views)
-        for name, blocks in inputs.items()
-    }
+    rows = _rows_of(inputs, picked.keys, picked.counts, kept, views)
     return {"frame": level}, rows
 
 
@@ -85,10 +82,7 @@ def whole_frames(
     keys, owner = keys_of(samples, detections, "global")
     offsets, each = offsets_of(np.bincount(owner, minlength=len(samples))), np.ones(len(keys), np.int64)
     places = np.stack([np.arange(len(keys)) - offsets[owner], np.zeros(len(keys), np.int64)], axis=1)
-    rows = {
-        name: stored_rows(blocks, [keys] * len(blocks), each, np.arange(len(keys)), views)
-        for name, blocks in inputs.items()
-    }
+    rows = _rows_of(inputs, keys, each, np.arange(len(keys)), views)
     return {"frame": Level(offsets, places, settings.train, settings.answer)}, rows
 
 
@@ -107,10 +101,7 @@ def imported_frames(
     places = np.stack(
         [np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts), np.zeros(offsets[-1], np.int64)], axis=1
     )
-    rows = {
-        name: stored_rows(blocks, [keys] * len(blocks), counts, np.arange(offsets[-1]), views)
-        for name, blocks in inputs.items()
-    }
+    rows = _rows_of(inputs, keys, counts, np.arange(offsets[-1]), views)
     return {"frame": Level(offsets, places, settings.train, settings.answer)}, rows
 
 
@@ -132,13 +123,18 @@ def persons_of(
         return {}, {}
     persons = find_persons(samples, detections)
     counts = np.bincount(persons.owner, minlength=len(samples))
-    kept, _ = largest_faces(persons.boxes, counts, most)
+    kept, _ = largest_boxes(persons.boxes, counts, most)
     level = Level(offsets_of(np.bincount(persons.owner[kept], minlength=len(samples))), persons.places[kept])
     each = np.ones(len(persons), np.int64)
-    rows = {
-        name: stored_rows(blocks, [persons.keys] * len(blocks), each, kept, views) for name, blocks in inputs.items()
-    }
+    rows = _rows_of(inputs, persons.keys, each, kept, views)
     return {"person": level}, rows
+
+
+def _rows_of(
+    inputs: Mapping[str, Sequence[Block]], keys: np.ndarray, counts: np.ndarray, keep: np.ndarray, views: Sequence[str]
+) -> dict[str, StoredRows]:
+    """`stored_rows` of each input, whose blocks have the same items."""
+    return {name: stored_rows(blocks, [keys] * len(blocks), counts, keep, views) for name, blocks in inputs.items()}
 
 
 def keys_in(
@@ -190,14 +186,15 @@ def remedy(block: Block, roles: Mapping[str, str] | None = None) -> str:
 
 
 def offsets_of(counts: np.ndarray) -> np.ndarray:
+    """(n + 1,) int64: where the rows of each of n samples with `counts` rows begin, and the end of the last."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def largest_faces(boxes: np.ndarray, counts: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions among all faces of those kept, and which of its sample's faces each of them is.
+def largest_boxes(boxes: np.ndarray, counts: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions among all faces, or persons, of those kept, and which of its sample's each of them is.
 
     Args:
-        boxes: (A, 4) px of all samples' faces, one sample after another.
+        boxes: (A, 4) px of all samples' faces or persons, one sample after another.
         counts: (n,) how many of them each sample has.
     """
     owner = np.repeat(np.arange(len(counts)), counts)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cache.store import Store
+from stages.align import run as stage
+from stages.align.cut import Cutter, Media
+from stages.decoding.pool import Decoded
 from stages.detect.faces import Faces, FaceSource, faces_of
 from stages.detect.run import Detections
 from stages.index.drawn.scenes import Scene, draw_scene
@@ -68,3 +72,18 @@ def detections_of(truth: Faces) -> Callable[..., Detections]:
         return Detections(items, dict.fromkeys(items, truth.size), {}, "0" * 64)
 
     return make
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The sample_ids of each photo that a decoding process was asked to open."""
+    calls: list[list[str]] = []
+    real = stage.decoded
+
+    def counting(cutter: Cutter, jobs: Iterable[Media]) -> Generator[Decoded[Media, Any], None, None]:
+        for answer in real(cutter, jobs):
+            calls.append([sample.sample_id for sample in answer.job.samples])
+            yield answer
+
+    monkeypatch.setattr(stage, "decoded", counting)
+    return calls

@@ -32,21 +32,6 @@ DetectionsOf = Callable[..., Detections]
 TEMPLATES = ("dlib150", "box48")
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The sample_ids of each photo that a decoding process was asked to open."""
-    calls: list[list[str]] = []
-    real = stage.decoded
-
-    def counting(cutter: Cutter, jobs: Iterable[Media]) -> Generator[Decoded[Media, Any], None, None]:
-        for answer in real(cutter, jobs):
-            calls.append([sample.sample_id for sample in answer.job.samples])
-            yield answer
-
-    monkeypatch.setattr(stage, "decoded", counting)
-    return calls
-
-
 def test_crops_are_what_warp_cuts_and_every_photo_is_decoded_once(
     manifest: Manifest,
     photos: Path,

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from cache.keys import box_region, frame_key, item_key, key_list
 from cache.store import Store
-from stages.align import run as stage
-from stages.align.cut import Cutter, Media
 from stages.align.person_cut import PersonCutter
 from stages.align.persons import find_person
 from stages.align.run import crops_block, run
 from stages.align.templates import find_any
 from stages.align.warp import crop_matrix, warp
 from stages.blocks import Counts
-from stages.decoding.pool import Decoded
 from stages.detect.detections import Detections
 from stages.detect.faces import FaceItem, Faces
 from stages.detect.persons import find_persons
@@ -48,21 +44,6 @@ def two(manifest: Manifest) -> Manifest:
     a = manifest.by_id["a.png"]
     samples = {"one": (FIRST,), "other": (SECOND,), "both": (SECOND, FIRST)}
     return Manifest(tuple(replace(a, sample_id=name, boxes=tuple(map(person, of))) for name, of in samples.items()))
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The sample_ids of each photo that a decoding process was asked to open."""
-    calls: list[list[str]] = []
-    real = stage.decoded
-
-    def counting(cutter: Cutter, jobs: Iterable[Media]) -> Generator[Decoded[Media, Any], None, None]:
-        for answer in real(cutter, jobs):
-            calls.append([sample.sample_id for sample in answer.job.samples])
-            yield answer
-
-    monkeypatch.setattr(stage, "decoded", counting)
-    return calls
 
 
 def crop_of(store: Store, name: str, content: str, box: tuple[float, ...]) -> np.ndarray:
