@@ -17,6 +17,7 @@ from stages.extract.settings import ExtractSettings, unfolded
 from stages.finetune.settings import FinetuneSettings
 from stages.fuse.settings import FuseSettings
 from stages.index.joined import label_problem, name_problem
+from stages.index.registry import names as adapters
 from stages.ledger import Allowance
 from stages.settings import Settings
 from stages.train.settings import TrainSettings
@@ -38,22 +39,30 @@ class SplitSettings(Settings):
     seed: int = Field(default=0, ge=0)
 
 
+def _known_adapter(name: str) -> str:
+    if name not in adapters():
+        raise ValueError(f"choose one of {', '.join(adapters())}")
+    return name
+
+
 class DataSetSettings(Settings):
     """Where the photos and labels of a data set are, and what they are to us.
 
     Attributes:
-        adapter: how `root` is laid out.
-        root: a folder (`folder`) or a file (`csv`); relative to params.yaml.
+        adapter: how `root` is laid out: `folder`, `csv`, or a published data set.
+        root: a folder, or the file of `csv`; relative to params.yaml.
         images: `csv`: what its paths are relative to; None: the csv's folder.
         columns: `csv`: our name -> the file's column.
+        options: what else the adapter can be told; paths are relative to params.yaml.
         labels: the data set's label -> ours; None leaves its samples out. Empty: labels stay as they are.
         use: the split that every sample goes to; `all`: the data set's own splits, or those that are made.
     """
 
-    adapter: Literal["folder", "csv"]
+    adapter: Annotated[str, AfterValidator(_known_adapter)]
     root: str = Field(min_length=1)
     images: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
     labels: dict[str, str | None] = Field(default_factory=dict)
     use: Literal["all", "train", "val", "test"] = "all"
     split: SplitSettings = SplitSettings()

@@ -67,6 +67,8 @@ class Project:
             root=self._data(data.root),
             images=self._data(data.images) if data.images is not None else None,
             columns=data.columns,
+            options=data.options,
+            base=self.folder,
             val=data.split.val,
             test=data.split.test,
             seed=data.split.seed,

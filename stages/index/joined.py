@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stages.errors import DataError, SettingError
-from stages.index.manifest import LABEL_SEPARATOR, SPLITS, is_unwritable
+from stages.index.manifest import LABEL_SEPARATOR, SPLITS, Numbers, is_unwritable
 from stages.index.raw import Corpus, RawSample, Source
 from stages.index.registry import find_adapter
 from stages.index.splits import assign_splits
@@ -32,10 +32,12 @@ class SetSettings:
     """Where a data set is, what its labels are to us, and how to split it.
 
     Attributes:
-        adapter: `"folder"` or `"csv"`.
-        root: the folder, or the csv file.
-        images: what paths in a csv are relative to; by default the csv's folder. Not for `folder`.
-        columns: our column name -> the csv's. Not for `folder`.
+        adapter: see `registry`.
+        root: the folder, or the csv file of `csv`.
+        images: what paths in a csv are relative to; by default the csv's folder. Only for `csv`.
+        columns: our column name -> the csv's. Only for `csv`.
+        options: what else the adapter can be told.
+        base: the folder that paths in `options` start from.
         val: share of val, used only where a split is made: the data set gives none, and `use` is `"all"`.
         test: share of test, likewise.
         seed: of that split.
@@ -47,6 +49,8 @@ class SetSettings:
     root: Path
     images: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    base: Path = Path()
     val: float = 0.15
     test: float = 0.15
     seed: int = 0
@@ -56,7 +60,7 @@ class SetSettings:
     @property
     def images_root(self) -> Path:
         """The folder that the data set's relative paths start from."""
-        if self.adapter == "folder":
+        if self.adapter != "csv":
             return self.root
         return self.images or self.root.parent
 
@@ -167,7 +171,11 @@ def _read(name: str, settings: SetSettings) -> Part:
     place, ledger = place_of(name), Ledger("index")
     if settings.use not in (OWN_SPLITS, *SPLITS):
         raise SettingError(f"{place}.use is {settings.use!r}: choose one of {', '.join((OWN_SPLITS, *SPLITS))}")
-    source = Source(settings.root, settings.images, settings.columns, place, settings.use == OWN_SPLITS)
+    source = Source(
+        *(settings.root, settings.images, settings.columns, place, settings.use == OWN_SPLITS),
+        options=settings.options,
+        base=settings.base,
+    )
     corpus = find_adapter(settings.adapter)(source, ledger)
     if not settings.labels:
         return Part(name, settings, corpus, ledger, {})
@@ -182,7 +190,7 @@ def _require_complete(corpus: Corpus, settings: SetSettings, place: str) -> tupl
     for ours in settings.labels.values():
         if ours is not None and (problem := label_problem(ours)):
             raise SettingError(f"{place}.labels: {problem}")
-    met = Counter(label for raw in corpus.samples for label in raw.labels)
+    met = Counter(label for raw in corpus.samples for label in {*raw.labels, *(label for label, _ in raw.shares)})
     if lacking := sorted(met.keys() - settings.labels.keys()):
         more = f" (nor {_listed(lacking[1:])})" if lacking[1:] else ""
         raise SettingError(
@@ -203,8 +211,17 @@ def _relabelled(corpus: Corpus, labels: Mapping[str, str | None]) -> tuple[tuple
             continue
         if raw.labels not in known:
             known[raw.labels] = tuple(sorted({ours for label in raw.labels if (ours := labels[label]) is not None}))
-        kept.append(replace(raw, labels=known[raw.labels]))
+        kept.append(replace(raw, labels=known[raw.labels], shares=_mapped(raw.shares, labels)))
     return tuple(kept), dict(sorted(left_out.items()))
+
+
+def _mapped(shares: Numbers, labels: Mapping[str, str | None]) -> Numbers:
+    """Shares of our labels; those of labels that are left out are gone."""
+    ours: Counter[str] = Counter()
+    for label, share in shares:
+        if (name := labels[label]) is not None:
+            ours[name] += share  # pyright: ignore[reportArgumentType] - a Counter adds up floats as well
+    return tuple(sorted(ours.items()))
 
 
 def _require_some(samples: Sequence[RawSample], settings: SetSettings, place: str) -> None:

@@ -17,13 +17,16 @@ from sys import intern
 from stages.errors import DataError, MissingInputError
 from stages.tables import write_csv
 
-COLUMNS = ("sample_id", "path", "media", "labels", "split", "group", "subset", "boxes", "content")
+COLUMNS = ("sample_id", "path", "media", "labels", "split", "group", "subset", "boxes", "shares", "values", "content")
 SPLITS = ("train", "val", "test")
 MEDIA = ("image", "video")
 BOX_KINDS = ("face", "person")
 LABEL_SEPARATOR = ";"
 
 # Control characters would break a row into lines, lone surrogates (names that are not UTF-8) cannot be written.
+Numbers = tuple[tuple[str, float], ...]
+"""(name, number) pairs, sorted by name."""
+
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -54,7 +57,10 @@ class Sample:
         group: the subject, film or scene that must not be on two sides of a split; `""` for none.
         subset: a name for a part of the corpus that is reported apart; `""` for none.
         boxes: given boxes, in the order of the source.
-        content: SHA-256 of the file's bytes, 64 hex digits.
+        content: SHA-256 of the file's bytes, or of a packed picture's (see `packed`), 64 hex digits.
+        shares: label -> how much of the annotators' votes it has, sorted by label, above 0, with a sum of 1; empty
+            where the data set tells none. The labels themselves are what is predicted and scored.
+        values: name -> number of what the data set rates, such as valence; sorted by name.
     """
 
     sample_id: str
@@ -66,6 +72,8 @@ class Sample:
     subset: str
     boxes: tuple[Box, ...]
     content: str
+    shares: Numbers = ()
+    values: Numbers = ()
 
     def located(self, images: Path) -> Path:
         """The file: `path` under the images root, or `path` itself where it is absolute."""
@@ -144,8 +152,14 @@ def _row(sample: Sample) -> tuple[str, ...]:
         sample.group,
         sample.subset,
         json.dumps(boxes, separators=(",", ":")),
+        _written(sample.shares),
+        _written(sample.values),
         sample.content,
     )
+
+
+def _written(numbers: Numbers) -> str:
+    return json.dumps(dict(numbers), separators=(",", ":"), ensure_ascii=False) if numbers else ""
 
 
 def _samples(text: str, path: Path) -> Iterator[Sample]:
@@ -177,15 +191,22 @@ def _sample(row: list[str], known: dict[str, tuple[str, ...]]) -> Sample | str:
 
     Values that often repeat are one object for all samples (`known`: cell -> labels): it saves half of the memory.
     """
-    sample_id, path, media, labels, split, group, subset, boxes, content = row
+    sample_id, path, media, labels, split, group, subset, boxes, shares, values, content = row
     given = _boxes(boxes) if boxes != "[]" else ()
     if isinstance(given, str):
         return given
+    numbers = [_numbers(name, cell) if cell else () for name, cell in (("shares", shares), ("values", values))]
+    for problem in numbers:
+        if isinstance(problem, str):
+            return problem
     names = known.get(labels)
     if names is None:
         names = known[labels] = tuple(labels.split(LABEL_SEPARATOR)) if labels else ()
     path = sample_id if path == sample_id else path
-    return Sample(sample_id, path, intern(media), names, intern(split), intern(group), intern(subset), given, content)
+    told = [one for one in numbers if not isinstance(one, str)]
+    return Sample(
+        *(sample_id, path, intern(media), names, intern(split), intern(group), intern(subset), given, content), *told
+    )
 
 
 def _boxes(cell: str) -> tuple[Box, ...] | str:
@@ -197,6 +218,15 @@ def _boxes(cell: str) -> tuple[Box, ...] | str:
         return tuple(Box(float(x1), float(y1), float(x2), float(y2), kind) for x1, y1, x2, y2, kind in parsed)
     except (ValueError, TypeError, OverflowError, RecursionError):
         return f"boxes are {cell[:80]!r}, not a JSON list of [x1,y1,x2,y2,kind]"
+
+
+def _numbers(name: str, cell: str) -> Numbers | str:
+    """The numbers of one cell, or what is wrong with them."""
+    try:
+        parsed = json.loads(cell)
+        return tuple(sorted((key, float(value)) for key, value in parsed.items()))
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return f"{name} are {cell[:80]!r}, not a JSON object of numbers"
 
 
 def sample_problem(sample: Sample) -> str | None:
@@ -219,7 +249,23 @@ def sample_problem(sample: Sample) -> str | None:
     for box in sample.boxes:
         if (problem := box_problem(box)) is not None:
             return problem
+    return _numbers_problem(sample) if sample.shares or sample.values else None
+
+
+def _numbers_problem(sample: Sample) -> str | None:
+    for name, number in (*sample.shares, *sample.values):
+        if not name or is_unwritable(name) or LABEL_SEPARATOR in name or not math.isfinite(number):
+            return f"'{printable(name)}' is {number}: a name and a finite number are needed"
+    for numbers in (sample.shares, sample.values):
+        if [name for name, _ in numbers] != sorted({name for name, _ in numbers}):
+            return f"{numbers}: each name must be there once, in their order"
+    if sample.shares and not (min(share for _, share in sample.shares) > 0 and _is_one(sample.shares)):
+        return f"shares are {dict(sample.shares)}: each must be above 0, and their sum 1"
     return None
+
+
+def _is_one(shares: Numbers) -> bool:
+    return abs(math.fsum(share for _, share in shares) - 1) <= 1e-6
 
 
 @lru_cache(maxsize=4096)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from stages.index.manifest import Box
+from stages.index.manifest import Box, Numbers
 from stages.ledger import Ledger
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -29,7 +29,7 @@ _SPLIT_WORDS = {
 class RawSample:
     """A sample as the corpus tells it: like `manifest.Sample`, but the file has not been looked at.
 
-    `split` is None where the corpus gives none; `labels` are sorted and unique.
+    `split` is None where the corpus gives none; `labels` are sorted and unique. `shares` need not sum to 1 here.
     """
 
     sample_id: str
@@ -40,6 +40,8 @@ class RawSample:
     group: str = ""
     subset: str = ""
     boxes: tuple[Box, ...] = ()
+    shares: Numbers = ()
+    values: Numbers = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Source:
         columns: our column name -> the file's, for adapters that read tables.
         place: where params.yaml names the corpus, for messages.
         splits: whether its own splits are wanted; else a table's are not read, so that none can be a bad one.
+        options: what else the adapter can be told, see `stages.index.options`.
+        base: the folder that paths in `options` start from: the project's.
     """
 
     root: Path
@@ -59,6 +63,8 @@ class Source:
     columns: Mapping[str, str] = field(default_factory=dict)
     place: str = "data"
     splits: bool = True
+    options: Mapping[str, object] = field(default_factory=dict)
+    base: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,13 @@ class Corpus:
         samples: in the order of the source; each sample_id once.
         images: the folder that relative paths start from.
         merged_rows: rows that repeated an earlier row and were dropped.
+        notes: what a person should know of what was found, a line each.
     """
 
     samples: tuple[RawSample, ...]
     images: Path
     merged_rows: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Adapter(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from stages.errors import DataError, MediaError
 from stages.index.contents import ContentIndex
 from stages.index.joined import Part, SetSettings, path_prefix, read_parts
-from stages.index.manifest import Manifest, Sample
+from stages.index.manifest import Manifest, Numbers, Sample
 from stages.index.raw import RawSample
 from stages.index.summary import IndexSummary, summarise, summarise_set
 from stages.ledger import Ledger
@@ -67,6 +68,7 @@ def run(settings: IndexSettings, *, contents: ContentIndex, ledger: Ledger) -> t
         sum(part.corpus.merged_rows for part in parts),
         {part.place: summarise_set(samples[part.place], part.left_out) for part in parts},
     )
+    summary.warnings += [f"{part.place}: {note}" for part in parts for note in part.corpus.notes]
     summary.warnings += [
         f"{part.place}.labels names {label!r}, which no sample has" for part in parts for label in part.unmet
     ]
@@ -101,9 +103,17 @@ def _samples(part: Part, prefix: str, hashes: Mapping[str, str], disputed: Mappi
                 subset=raw.subset or part.name,
                 boxes=raw.boxes,
                 content=hashes[name],
+                shares=_of_one(raw.shares),
+                values=raw.values,
             )
         )
     return samples
+
+
+def _of_one(shares: Numbers) -> Numbers:
+    """Shares with a sum of 1, without those of 0."""
+    total = math.fsum(share for _, share in shares)
+    return tuple((label, share / total) for label, share in shares if share > 0) if total > 0 else ()
 
 
 def _hashes(rows: Sequence[Row], contents: ContentIndex) -> dict[str, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -18,12 +17,12 @@ from pathlib import PurePosixPath
 from stages.errors import DataError, SettingError
 from stages.index.manifest import BOX_KINDS, LABEL_SEPARATOR, Box, box_problem, is_unwritable, printable
 from stages.index.raw import Corpus, RawSample, Source, media_of, split_of
+from stages.index.tabular import delimiter_of, text_of
 from stages.ledger import Ledger
 
 REQUIRED = ("path", "label")
 CORNERS = ("x1", "y1", "x2", "y2")
 OURS = (*REQUIRED, "sample_id", "split", "group", "subset", *CORNERS, "box_kind")
-_DELIMITERS = ",;\t"
 
 
 class _BadRow(Exception):
@@ -78,27 +77,16 @@ def _decode(source: Source) -> str:
         raise DataError(f"{source.place}.root {path} is not there: give the csv file") from None
     except OSError as error:
         raise DataError(f"{source.place}.root {path} cannot be read ({error.strerror}): give the csv file") from None
-    text = _text(data)
+    text = text_of(data)
     if not text.strip():
         raise DataError(f"{path} is empty: a header line with {' and '.join(REQUIRED)} is needed")
     return text
 
 
-def _text(data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # what spreadsheets call "Unicode text"
-        return data.decode("utf-16", errors="replace")
-    for encoding in ("utf-8-sig", "cp1252"):  # cp1252 is latin-1 with quotes and dashes in place of control characters
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return data.decode("latin-1")
-
-
 def _rows(text: str, source: Source, ledger: Ledger) -> Iterator[RawSample]:
     """Yield one sample per readable row, with at most one box."""
     path = source.root
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), skipinitialspace=True)
     try:
         header = [name.strip() for name in next((row for row in reader if row), [])]
         places = _places(header, source)
@@ -114,12 +102,6 @@ def _rows(text: str, source: Source, ledger: Ledger) -> Iterator[RawSample]:
                 ledger.record(printable(bad.sample_id), bad.reason, f"{where}: {bad.detail}")
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num} is not csv: {error}") from None
-
-
-def _delimiter(text: str) -> str:
-    """The delimiter that the header line holds most of, outside quotes; the comma where it holds none."""
-    header = re.sub('"[^"]*"', "", text.strip("\r\n").partition("\n")[0])
-    return max(_DELIMITERS, key=header.count)  # max keeps the first of equals
 
 
 def _places(header: list[str], source: Source) -> dict[str, int]:

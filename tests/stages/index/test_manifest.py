@@ -35,6 +35,8 @@ samples = st.builds(
     subset=texts,
     boxes=st.lists(boxes, max_size=3).map(tuple),
     content=st.text("0123456789abcdef", min_size=64, max_size=64),
+    shares=st.sampled_from([(), (("happy", 1.0),), (("happy", 0.7), ("sad", 0.3))]),
+    values=st.sampled_from([(), (("valence", -1.25),), (("arousal", 3.0), ("valence", 10.0))]),
 )
 
 
@@ -44,9 +46,9 @@ def test_bytes_are_exactly_these(tmp_path: Path) -> None:
     )
     Manifest((PLAIN, boxed)).write(tmp_path / "deep" / "manifest.csv")
     assert (tmp_path / "deep" / "manifest.csv").read_bytes() == (
-        b"sample_id,path,media,labels,split,group,subset,boxes,content\n"
-        b'a,"x, y.jpg",image,happy;sad,train,g,,"[[1.0,2.5,3.0,4.0,""face""]]",' + HASH.encode() + b"\n"
-        b"b,b.jpg,image,sad,train,,,[]," + HASH.encode() + b"\n"
+        b"sample_id,path,media,labels,split,group,subset,boxes,shares,values,content\n"
+        b'a,"x, y.jpg",image,happy;sad,train,g,,"[[1.0,2.5,3.0,4.0,""face""]]",,,' + HASH.encode() + b"\n"
+        b"b,b.jpg,image,sad,train,,,[],,," + HASH.encode() + b"\n"
     )
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["manifest.csv"]
 
@@ -110,7 +112,7 @@ def test_absent_names_the_command(tmp_path: Path) -> None:
 
 
 HEADER = ",".join(COLUMNS)
-ROW = f"a,a.jpg,image,sad,train,,,[],{HASH}"
+ROW = f"a,a.jpg,image,sad,train,,,[],,,{HASH}"
 
 
 @pytest.mark.parametrize(
@@ -118,12 +120,16 @@ ROW = f"a,a.jpg,image,sad,train,,,[],{HASH}"
     [
         ("", "header"),
         ("path,label\na,b\n", "line 1: is not the header"),
-        (f"{HEADER}\n{ROW}\n{ROW},more\n", "line 3: has 10 fields"),
+        (f"{HEADER}\n{ROW}\n{ROW},more\n", "line 3: has 12 fields"),
         (f"{HEADER}\n{ROW[:-1]}\n", "line 2: content"),
         (f"{HEADER}\n{ROW}\n{ROW}\n", "more than once"),
         (f"{HEADER}\n{ROW.replace('[]', '[[1]]')}\n", "line 2: boxes"),
         (f"{HEADER}\n{ROW.replace('[]', '{}')}\n", "line 2: boxes"),
         (f"{HEADER}\n{ROW.replace('[]', '7')}\n", "line 2: boxes"),
+        (f"{HEADER}\n{ROW.replace('[],,', '[],7,')}\n", "line 2: shares"),
+        (f"{HEADER}\n{ROW.replace('[],,', '[],,[]')}\n", "line 2: values"),
+        (f"{HEADER}\n{ROW.replace('[],,', '[],"{""sad"":0.5}",')}\n", "line 2: shares .* their sum 1"),
+        (f"{HEADER}\n{ROW.replace('[],,', '[],,"{""valence"":NaN}"')}\n", "line 2: 'valence' is nan"),
         (f"{HEADER}\n{ROW.replace('train', 'dev')}\n", "line 2: split"),
         (f'{HEADER}\n"{ROW}\n', "line"),
     ],

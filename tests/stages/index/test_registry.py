@@ -7,18 +7,18 @@ import pytest
 
 from stages.errors import SettingError
 from stages.index import folder, table
-from stages.index.registry import ADAPTERS, find_adapter
+from stages.index.registry import find_adapter, names
 
 
 def test_adapters_are_found_by_name() -> None:
     assert find_adapter("folder") is folder.read
     assert find_adapter("csv") is table.read
-    assert all(callable(find_adapter(name)) for name in ADAPTERS)
+    assert all(callable(find_adapter(name)) for name in names())
 
 
 def test_unknown_adapter_lists_those_there_are() -> None:
-    with pytest.raises(SettingError, match="'emotic': choose one of csv, folder"):
-        find_adapter("emotic")
+    with pytest.raises(SettingError, match="'emotik': choose one of csv, folder"):
+        find_adapter("emotik")
 
 
 def test_only_the_one_asked_for_is_imported_and_nothing_heavy() -> None:
