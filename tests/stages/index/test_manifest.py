@@ -113,6 +113,7 @@ def test_absent_names_the_command(tmp_path: Path) -> None:
 
 HEADER = ",".join(COLUMNS)
 ROW = f"a,a.jpg,image,sad,train,,,[],,,{HASH}"
+HALF, NAN = '[],"{""sad"":0.5}",', '[],,"{""valence"":NaN}"'
 
 
 @pytest.mark.parametrize(
@@ -128,8 +129,8 @@ ROW = f"a,a.jpg,image,sad,train,,,[],,,{HASH}"
         (f"{HEADER}\n{ROW.replace('[]', '7')}\n", "line 2: boxes"),
         (f"{HEADER}\n{ROW.replace('[],,', '[],7,')}\n", "line 2: shares"),
         (f"{HEADER}\n{ROW.replace('[],,', '[],,[]')}\n", "line 2: values"),
-        (f"{HEADER}\n{ROW.replace('[],,', '[],"{""sad"":0.5}",')}\n", "line 2: shares .* their sum 1"),
-        (f"{HEADER}\n{ROW.replace('[],,', '[],,"{""valence"":NaN}"')}\n", "line 2: 'valence' is nan"),
+        (f"{HEADER}\n{ROW.replace('[],,', HALF)}\n", "line 2: shares .* their sum 1"),
+        (f"{HEADER}\n{ROW.replace('[],,', NAN)}\n", "line 2: 'valence' is nan"),
         (f"{HEADER}\n{ROW.replace('train', 'dev')}\n", "line 2: split"),
         (f'{HEADER}\n"{ROW}\n', "line"),
     ],
