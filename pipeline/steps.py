@@ -21,6 +21,7 @@ from stages.timing import Spent, Timings
 
 if TYPE_CHECKING:
     from stages.extract.plan import RolePlan
+    from stages.index.manifest import Manifest
     from stages.index.summary import IndexSummary
     from stages.spread import Spread
     from stages.train.run import Inputs, TrainedHead
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
 
 def index(project: Project, allowance: str | None = None) -> Lines:
     """Corpus -> manifest.csv, and the keys of the blocks that later stages write (keys/)."""
+    manifest, summary, ledger, total = indexed(project)
+    splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items() if count)
+    lines = [f"index: {summary.samples} samples ({splits}), {len(manifest.classes)} classes"]
+    for label, counts in summary.classes.items():
+        lines.append(f"  {label}: " + ", ".join(f"{split} {count}" for split, count in counts.items() if count))
+    if summary.unlabelled:
+        lines.append(f"  without a label (predicted, not scored): {summary.unlabelled}")
+    lines += _data_sets(summary)
+    if summary.duplicates:
+        lines.append(f"  same bytes as another sample: {summary.duplicates}")
+    lines += [f"  warning: {warning}" for warning in summary.warnings]
+    return lines + close(project, ledger, total, allowance)
+
+
+def indexed(project: Project) -> tuple[Manifest, IndexSummary, Ledger, int]:
+    """Write manifest.csv and keys/; the manifest, its summary with all warnings, and what could not be used of how many
+    items, which `close` writes."""
     from pipeline.keys import write_stage_keys
     from stages.index.run import run
 
@@ -39,20 +57,10 @@ def index(project: Project, allowance: str | None = None) -> Lines:
         ledger.write(project.failures("index"))  # the message quotes one line of it
         raise
     manifest.write(project.artifacts / "manifest.csv")
-    splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items() if count)
-    lines = [f"index: {summary.samples} samples ({splits}), {len(manifest.classes)} classes"]
-    for label, counts in summary.classes.items():
-        lines.append(f"  {label}: " + ", ".join(f"{split} {count}" for split, count in counts.items() if count))
-    if summary.unlabelled:
-        lines.append(f"  without a label (predicted, not scored): {summary.unlabelled}")
-    lines += _data_sets(summary)
-    if summary.duplicates:
-        lines.append(f"  same bytes as another sample: {summary.duplicates}")
-    lines += [f"  warning: {warning}" for warning in summary.warnings]
     judged = project.params.evaluate.split
     if not summary.splits.get(judged):
-        lines.append(f"  warning: no samples in {judged}, which evaluate scores; add samples, or set evaluate.split")
-    return lines + close(project, ledger, total, allowance)
+        summary.warnings.append(f"no samples in {judged}, which evaluate scores; add samples, or set evaluate.split")
+    return manifest, summary, ledger, total
 
 
 def _data_sets(summary: IndexSummary) -> Lines:
@@ -179,7 +187,8 @@ def train(
     say: Callable[[str], None] = lambda line: None,
 ) -> Lines:
     """Features -> trained heads, their predictions, attention and model folders."""
-    from stages.train.run import run
+    from stages.heads.shares import no_class
+    from stages.train.run import LEFT_OUT, run
 
     ledger = Ledger("train")
     start = time.monotonic()
@@ -188,9 +197,12 @@ def train(
     trained = run(train_inputs(project), settings.train, project.artifacts, ledger, judged, processes, say)
     lines = [f"train: {len(trained)} heads in {time.monotonic() - start:.1f} s"]
     for one in trained:
-        shown = ", ".join(filter(None, (_accuracy(one, split) for split in ("train", "val"))))
+        shown = ", ".join(filter(None, (_accuracy(one, split) for split in ("train", LEFT_OUT, "val"))))
         kept = f", weights of epoch {one.epoch}" if one.epoch is not None else ""
         lines.append(f"  {one.name}: loss {one.loss:.4f}{kept}" + (f"; accuracy {shown}" if shown else ""))
+    if any(head.trained_on_shares for head in settings.train.heads.values()):
+        names = no_class((s for s in project.manifest if s.split == "train"), project.manifest.classes)
+        lines += [f"  shares that do not count, of what is no class: {', '.join(names)}"] if names else []
     chosen = {one.head: one.choice for one in trained if one.choice is not None}
     lines += [f"  {name}: {choice.said}" for name, choice in chosen.items()]
     return lines + close(project, ledger, len(project.manifest.samples), allowance)

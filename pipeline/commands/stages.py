@@ -69,27 +69,53 @@ def _run(stage: str, folder: Path, *arguments: object) -> None:
     from pipeline import steps
     from pipeline.project import Project
 
-    # A stage holds a row for each of perhaps a million samples, and none of them is garbage: look less often.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
+    _collect_less()
     for line in steps.STAGES[stage](Project(folder), *arguments):
         click.echo(line)
 
 
+def _collect_less() -> None:
+    """A stage holds a row for each of perhaps a million samples, and none of them is garbage: look less often."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+
+
 @click.command()
+@click.option("--check", is_flag=True, help="Then open every file, and show what the data set has as a table.")
+@click.option("--json", "as_json", is_flag=True, help="With --check: print JSON in place of the table.")
 @_max_failures
 @click.pass_obj
-def index(folder: Path, max_failures: str | None) -> None:
+def index(folder: Path, check: bool, as_json: bool, max_failures: str | None) -> None:
     """List the data set: manifest.csv.
 
     Reads the data root with the adapter of params.yaml, hashes each new file once, and gives samples without a split
     one. Files seen before are only looked at.
 
+    With --check every photo and clip is then opened, and counts are shown: classes by split, values, files that cannot
+    be read or are there twice, groups on several sides, boxes that leave their photo, sizes. artifacts/check/ lists
+    what is wrong. The manifest is the same.
+
     \b
-    Example:
+    Examples:
       kuleshov index
+      kuleshov index --check
     """
-    _run("index", folder, max_failures)
+    if as_json and not check:
+        raise click.UsageError("--json is for --check: give both")
+    if not check:
+        _run("index", folder, max_failures)
+        return
+    from pipeline.checking import check_data
+    from pipeline.project import Project
+
+    _collect_less()
+    try:
+        for line in check_data(Project(folder), max_failures, as_json=as_json):
+            click.echo(line)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "stopped; a check keeps nothing half-way: run the same command again, it opens all files anew"
+        ) from None
 
 
 @click.command()

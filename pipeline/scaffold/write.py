@@ -22,6 +22,7 @@ GITIGNORE = """\
 .venv/
 /dvc_plots/
 /artifacts/timings/
+/artifacts/check/
 """
 
 
@@ -68,11 +69,16 @@ def files(data: ProjectData) -> dict[str, str]:
         title=data.title,
     )
     return {
-        "dvc.yaml": (here / "stages.yaml").read_text(encoding="utf-8"),
+        "dvc.yaml": stages_file(),
         "params.yaml": params,
         ".gitignore": GITIGNORE + _photos(data),
         ".dvcignore": DVCIGNORE,
     }
+
+
+def stages_file() -> str:
+    """The dvc.yaml of every project."""
+    return (importlib.resources.files("pipeline.scaffold") / "stages.yaml").read_text(encoding="utf-8")
 
 
 def _photos(data: ProjectData) -> str:
@@ -92,6 +98,11 @@ def write_project(folder: Path, data: ProjectData) -> list[str]:
     Raises:
         SettingError: the folder is a project already, or git or DVC cannot be run.
     """
+    return write_files(folder, files(data))
+
+
+def write_files(folder: Path, contents: Mapping[str, str]) -> list[str]:
+    """As `write_project`, of files that are given: name -> content."""
     taken = [name for name in ("dvc.yaml", "params.yaml") if (folder / name).exists()]
     if taken:
         raise SettingError(
@@ -99,7 +110,7 @@ def write_project(folder: Path, data: ProjectData) -> list[str]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     done = []
-    for name, content in files(data).items():
+    for name, content in contents.items():
         path = folder / name
         if not path.exists():
             path.write_text(content, encoding="utf-8")

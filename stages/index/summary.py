@@ -17,6 +17,7 @@ class SetSummary:
         samples: how many there are.
         splits: split -> samples, for the splits that have some.
         labels: label -> samples, sorted; a sample with two labels counts for both.
+        classes: label -> split -> samples, likewise, for all three splits.
         unlabelled: samples without a label.
         left_out: the data set's own label -> samples that its map of labels leaves out of the manifest.
     """
@@ -24,6 +25,7 @@ class SetSummary:
     samples: int
     splits: dict[str, int]
     labels: dict[str, int]
+    classes: dict[str, dict[str, int]]
     unlabelled: int
     left_out: dict[str, int]
 
@@ -56,11 +58,12 @@ class IndexSummary:
 def summarise_set(samples: Sequence[Sample], left_out: Mapping[str, int]) -> SetSummary:
     """Count the samples of one data set."""
     splits = Counter(sample.split for sample in samples)
-    labels = Counter(label for sample in samples for label in sample.labels)
+    classes = classes_of(samples)
     return SetSummary(
         samples=len(samples),
         splits={split: splits[split] for split in SPLITS if splits[split]},
-        labels=dict(sorted(labels.items())),
+        labels={label: sum(counts.values()) for label, counts in classes.items()},
+        classes=classes,
         unlabelled=sum(not sample.labels for sample in samples),
         left_out=dict(left_out),
     )
@@ -69,10 +72,7 @@ def summarise_set(samples: Sequence[Sample], left_out: Mapping[str, int]) -> Set
 def summarise(manifest: Manifest, merged_rows: int = 0, sets: Mapping[str, SetSummary] | None = None) -> IndexSummary:
     """Count, and look for what would spoil an experiment: leaks between splits, classes that cannot be learned."""
     splits = Counter(sample.split for sample in manifest)
-    classes: dict[str, dict[str, int]] = {label: dict.fromkeys(SPLITS, 0) for label in manifest.classes}
-    for sample in manifest:
-        for label in sample.labels:
-            classes[label][sample.split] += 1
+    classes = classes_of(manifest.samples)
     by_content: dict[str, list[Sample]] = defaultdict(list)
     for sample in manifest:
         by_content[sample.content].append(sample)
@@ -87,6 +87,15 @@ def summarise(manifest: Manifest, merged_rows: int = 0, sets: Mapping[str, SetSu
         warnings=[*_class_warnings(classes), *_group_warnings(manifest), *_content_warnings(shared)],
         sets=dict(sets or {}),
     )
+
+
+def classes_of(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Label -> split -> samples, labels sorted, for all three splits."""
+    classes: dict[str, dict[str, int]] = {}
+    for sample in samples:
+        for label in sample.labels:
+            classes.setdefault(label, dict.fromkeys(SPLITS, 0))[sample.split] += 1
+    return dict(sorted(classes.items()))
 
 
 ENOUGH = 20

@@ -124,4 +124,4 @@ def test_names_with_quotes_and_other_scripts_survive(kuleshov: Run, tmp_path: Pa
 )
 def test_photos_inside_a_project_stay_out_of_git(data: ProjectData, line: str | None) -> None:
     ignored = [rule for rule in files(data)[".gitignore"].splitlines() if not rule.startswith("#")]
-    assert ignored == [".venv/", "/dvc_plots/", "/artifacts/timings/", *([line] if line else [])]
+    assert ignored == [".venv/", "/dvc_plots/", "/artifacts/timings/", "/artifacts/check/", *([line] if line else [])]

@@ -1,0 +1,136 @@
+"""`kuleshov reproduce`: the tables of the papers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import yaml
+
+from stages.errors import SettingError
+
+_small = click.option(
+    "--small",
+    is_flag=True,
+    help="A trial without the data sets, the papers' weights and a GPU: drawn stand-ins, packaged or narrow networks, "
+    "fewer epochs. The table says what stands for what.",
+)
+
+
+@click.group()
+def reproduce() -> None:
+    """Run the tables of the papers: each is a recipe, settings of the ordinary stages.
+
+    \b
+    Examples:
+      kuleshov reproduce ls
+      kuleshov reproduce show gupta2018-table1
+      kuleshov reproduce run gupta2018-table1 --root gaf=~/data/GAF2 --root emotic=~/data/EMOTIC
+      kuleshov reproduce run gupta2018-table1 --small
+    """
+
+
+@reproduce.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def ls(as_json: bool) -> None:
+    """List the recipes: the paper, the table, and the data sets that it reads.
+
+    \b
+    Example:
+      kuleshov reproduce ls
+    """
+    from pipeline.reproduce.projects import jobs_of
+    from pipeline.reproduce.recipe import load, names
+
+    found = []
+    for name in names():
+        recipe = load(name)
+        data_sets = sorted({one for job in jobs_of(name, small=False) for one in job.data_sets})
+        found.append((name, recipe.table, len(recipe.rows), data_sets, recipe.title))
+    if as_json:
+        keys = ("name", "table", "rows", "data_sets", "title")
+        click.echo(json.dumps([dict(zip(keys, one, strict=True)) for one in found], indent=2))
+        return
+    lines = [("recipe", "table", "rows", "data sets", "")]
+    lines += [(name, table, str(rows), ", ".join(of), title) for name, table, rows, of, title in found]
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    for line in lines:
+        click.echo(
+            "  ".join((*(text.ljust(width) for text, width in zip(line, widths, strict=False)), line[4])).rstrip()
+        )
+
+
+@reproduce.command()
+@click.argument("name")
+@_small
+def show(name: str, small: bool) -> None:
+    """Say what a recipe runs: its rows with the paper's numbers, how the data sets are laid out, and all settings.
+
+    \b
+    Example:
+      kuleshov reproduce show gupta2018-table1 --small
+    """
+    from pipeline.reproduce.projects import jobs_of
+    from pipeline.reproduce.recipe import PAPERS, load
+
+    recipe, jobs = load(name), jobs_of(name, small=small)
+    click.echo(f"{PAPERS[recipe.paper]}\n{recipe.table}: {recipe.title}\n")
+    for row in recipe.rows:
+        cells = [(column, recipe.cell(row, column)) for column in recipe.columns]
+        told = [f"{column} {cell.paper if cell.paper is not None else '-'}" for column, cell in cells if not cell.empty]
+        click.echo(f"  {row.name}: {', '.join(told)}")
+    differs = [*recipe.differs, *(f"{row.name}: {line}" for row in recipe.rows for line in row.differs)]
+    if small:
+        differs += [*recipe.small, *(line for job in jobs for line in job.recipe.small.differs)]
+    if differs:
+        click.echo("\nwhat differs from the paper:\n" + "\n".join(f"  - {line}" for line in differs))
+    known = {of: one for job in jobs for of, one in job.data_sets.items()}
+    for of, one in known.items():
+        click.echo(f"\n--root {of}=DIR: {one.title}\n")
+        click.echo("\n".join(f"    {line}" for line in one.tree.splitlines()))
+    for job in jobs:
+        click.echo(f"\n# {job.name}: {job.recipe.about}\n")
+        click.echo(yaml.safe_dump(job.settings, sort_keys=False, allow_unicode=True, width=110).rstrip())
+
+
+@reproduce.command()
+@click.argument("name")
+@click.option("--root", "roots", multiple=True, metavar="DATASET=DIR", help="Where a data set is. Once for each.")
+@_small
+@click.option(
+    "--to",
+    "place",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the projects and the tables go. [default: reproduced, with --small reproduced-small]",
+)
+@click.pass_obj
+def run(folder: Path, name: str, roots: tuple[str, ...], small: bool, place: Path | None) -> None:
+    """Make the projects of a recipe, run `dvc repro` in each, and write the table beside the paper's.
+
+    A run that was stopped goes on from there. Recipes in one DIR share projects, stand-ins and what was trained;
+    features are shared by all projects that have one store.
+
+    \b
+    Examples:
+      kuleshov reproduce run gupta2018-table1 --root gaf=~/data/GAF2 --root emotic=~/data/EMOTIC
+      kuleshov reproduce run gupta2018-table1 --small
+    """
+    from pipeline.reproduce.run import run as run_recipe
+
+    place = folder / (place or Path("reproduced-small" if small else "reproduced"))
+    for line in run_recipe(name, _roots(roots, folder), place, small=small, say=click.echo):
+        click.echo(line)
+
+
+def _roots(given: tuple[str, ...], folder: Path) -> dict[str, Path]:
+    roots: dict[str, Path] = {}
+    for one in given:
+        data_set, equals, root = one.partition("=")
+        if not (data_set and equals and root):
+            raise SettingError(f"--root {one!r}: write DATASET=DIR, such as gaf=~/data/GAF2")
+        if data_set in roots:
+            raise SettingError(f"--root {data_set} is given twice")
+        roots[data_set] = folder / Path(root).expanduser()
+    return roots
