@@ -14,7 +14,7 @@ from stages.errors import KuleshovError
 
 COMMANDS = (
     *("init", "demo", "index", "plan", "detect", "align", "extract", "finetune", "train"),
-    *("fuse", "evaluate", "report", "predict"),
+    *("fuse", "evaluate", "report", "predict", "reproduce"),
     *("weights", "cache", "doctor"),
 )
 _STAGES = {"index", "detect", "align", "extract", "finetune", "train", "fuse", "evaluate", "report"}

@@ -162,11 +162,14 @@ class Params(Settings):
     @field_validator("finetune")
     @classmethod
     def _not_like_a_seed(cls, finetune: dict[str, FinetuneSettings]) -> dict[str, FinetuneSettings]:
-        for name in finetune:
+        for name, one in finetune.items():
             if _OF_A_SEED.fullmatch(name):
                 raise ValueError(
                     f"fine-tune name {name!r}: it ends as the name of one seed's member does; choose another"
                 )
+            for how in one.answers:
+                if (called := f"{name}.{how}") in finetune:
+                    raise ValueError(f"finetune.{name}.answers.{how} and fine-tune {called!r} have the same name")
         return finetune
 
     @field_validator("finetune")
@@ -197,13 +200,13 @@ class Params(Settings):
             if head.start is not None and "finetune" in info.data:
                 earlier = head.start.partition(":")[2]
                 _require_known(earlier, info.data["finetune"], f"train.heads.{name} starts from {earlier!r}")
-        _apart("head", "train.heads", train.heads, info.data.get("finetune", {}))
+        _apart("head", "train.heads", train.heads, _members(info))
         return train
 
     @field_validator("fuse")
     @classmethod
     def _ensembles_apart(cls, fuse: FuseSettings, info: ValidationInfo) -> FuseSettings:
-        _apart("ensemble", "fuse.ensembles", fuse.ensembles, info.data.get("finetune", {}))
+        _apart("ensemble", "fuse.ensembles", fuse.ensembles, _members(info))
         return fuse
 
     @field_validator("max_failures", mode="before")
@@ -221,6 +224,12 @@ def _require_known(name: str, finetunes: Collection[str], said: str) -> None:
         raise ValueError(f"{said}, and finetune has {', '.join(sorted(finetunes)) or 'none'}: name one of these")
 
 
+def _members(info: ValidationInfo) -> list[str]:
+    """What fine-tunes are called as members, with their further answers."""
+    known: dict[str, FinetuneSettings] = info.data.get("finetune", {})
+    return [called for name, one in known.items() for called in one.members(name).values()]
+
+
 def _apart(what: str, place: str, names: Iterable[str], finetunes: Iterable[str]) -> None:
     """Refuse a member that is called as a fine-tune is: ensembles and scores go by name."""
     both = sorted({*names} & {*finetunes})
@@ -233,11 +242,11 @@ def _apart(what: str, place: str, names: Iterable[str], finetunes: Iterable[str]
         )
 
 
-class _Loader(yaml.SafeLoader):
+class UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice, where YAML would silently keep the last."""
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+def _mapping(loader: UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
@@ -247,7 +256,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def load(folder: Path) -> Params:
@@ -259,7 +268,7 @@ def load(folder: Path) -> Params:
     """
     path = folder / FILE
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise MissingInputError(
             f"{path} is not there; make a project with kuleshov init, or name one with -C"
