@@ -22,13 +22,13 @@ _SHORTEST, _MORE = 10, 11  # frames, 12 per second: 10 to 20
 class Sizes(Settings):
     """How many clips Train_AFEW, Val_AFEW and Test_AFEW have. Test_AFEW is left out where it has none."""
 
-    train: int = Field(140, ge=7)
-    val: int = Field(70, ge=7)
+    train: int = Field(140, ge=1)
+    val: int = Field(70, ge=1)
     test: int = Field(14, ge=0)
 
 
 def write(folder: Path, sizes: Sizes, seed: int) -> None:
-    """Draw the data set into a folder that is empty or not there; 0.1 s a clip.
+    """Draw the data set into a folder that is empty or not there; 0.15 s a clip.
 
     Raises:
         DataError: the folder holds something, or cannot be written.

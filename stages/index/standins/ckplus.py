@@ -17,8 +17,7 @@ from stages.index.datasets.ckplus import CLASSES
 from stages.index.drawn.canvas import mix
 from stages.index.drawn.faces import FacePlace, draw_body, draw_face
 from stages.index.drawn.moods import mood_of
-from stages.index.drawn.scenes import OVERSAMPLING, finish
-from stages.index.drawn.settings import INDOOR
+from stages.index.drawn.scenes import OVERSAMPLING
 from stages.index.drawn.style import FaceStyle
 from stages.index.standins._folder import fresh
 from stages.progress import progress
@@ -74,8 +73,10 @@ def _faces(seed: int, subject: int, sequence: int, label: str, count: int) -> It
     place = FacePlace(float(rng.uniform(0.45, 0.55)) * width, 0.5 * height, tall, float(rng.uniform(-5, 5)))
     draw_body(canvas, style, place, OVERSAMPLING)
     still = canvas.reduce(OVERSAMPLING)
-    peak = float(rng.uniform(0.85, 1.0))
+    peak, gain = float(rng.uniform(0.85, 1.0)), np.float32(rng.uniform(0.86, 1.04))  # the lamp stays as it is
     for number in range(count):
         image = still.copy()
         draw_face(image, style, place, 0.0, mood_of(_MOODS.get(label, label), peak * number / (count - 1)))
-        yield finish(image, INDOOR, rng).convert("L")
+        grey = np.asarray(image.convert("L"), dtype=np.float32)
+        grain = rng.standard_normal(grey.shape, dtype=np.float32) * np.float32(2.0)
+        yield Image.fromarray(np.clip(grey * gain + grain + 0.5, 0, 255).astype(np.uint8))

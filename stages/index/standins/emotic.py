@@ -29,7 +29,7 @@ from stages.settings import Settings
 
 PICTURE_SIZES = ((480, 360), (420, 360), (360, 400))
 LARGEST_FACE = 104.0
-_PLANS, _PICTURE, _TRUTH = 20, 21, 22  # streams of random numbers; those below are others's
+_PLANS, _PICTURE, _TRUTH = 20, 21, 22  # streams of random numbers; those below are of other drawings
 _ANNOTATORS = {"train": 1, "val": 5, "test": 3}
 _MISSED = {"train": 0.1, "val": 0.3, "test": 0.3}
 _HEADER = b"MATLAB 5.0 MAT-file, drawn by Kuleshov; not the data set."
@@ -143,7 +143,7 @@ class _Photo:
 
 
 def write(folder: Path, sizes: Sizes, seed: int) -> None:
-    """Draw the data set into a folder that is empty or not there; 0.05 s a photo.
+    """Draw the data set into a folder that is empty or not there; 0.04 s a photo.
 
     Raises:
         DataError: the folder holds something, or cannot be written.
