@@ -23,6 +23,21 @@ RESNET_SMALL_PAPER = "He et al. 2016, arXiv:1512.03385, on 48x48 faces as in Tan
 BN_INCEPTION_PAPER = "Ioffe & Szegedy 2015, Batch Normalization, arXiv:1502.03167"
 VGG_FACE_PAPER = "Parkhi et al. 2015, Deep Face Recognition; Simonyan & Zisserman 2014, arXiv:1409.1556"
 VGG19_44_PAPER = "Simonyan & Zisserman 2014, arXiv:1409.1556, on 44x44 faces as in Meen et al."
+_AT_A_QUARTER = ", at a quarter of its channels"
+NARROW_PAPERS = {
+    name: paper + _AT_A_QUARTER
+    for name, paper in (
+        ("bn_inception", BN_INCEPTION_PAPER),
+        ("densenet161", "Huang et al. 2017, DenseNet, arXiv:1608.06993"),
+        *((f"resnet{depth}", "He et al. 2016, arXiv:1512.03385") for depth in ("101", "18", "50")),
+        ("resnet34_48", RESNET_SMALL_PAPER),
+        *((f"sphereface{depth}", SPHEREFACE_PAPER) for depth in ("20", "64")),
+        ("vgg19", "Simonyan & Zisserman 2014, arXiv:1409.1556"),
+        ("vgg19_44", VGG19_44_PAPER),
+        ("vgg_face", VGG_FACE_PAPER),
+    )
+}
+"""Variant of the family `narrow` -> citation."""
 SPHEREFACE_LICENCE = "code MIT; CASIA-WebFace: non-commercial research"
 VGG_FACE_LICENCE = "CC BY-NC 4.0 (non-commercial)"
 OWN_LICENCE = "of your file"
@@ -218,6 +233,10 @@ _FILES = (
     *(
         _own(f"vgg19_44:{task}", OWN_LICENCE, VGG19_44_PAPER, "a state dict named as in torchvision's vgg19_bn")
         for task in ("emotion", "face")
+    ),
+    *(
+        _own(f"narrow:{name}", OWN_LICENCE, paper, "the backbone.safetensors of a fine-tune of it")
+        for name, paper in NARROW_PAPERS.items()
     ),
 )
 

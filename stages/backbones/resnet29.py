@@ -2,6 +2,7 @@
 
 King 2017 (dlib's `dlib_face_recognition_resnet_model_v1`), a ResNet-34 of He et al. 2016 (arXiv:1512.03385) with fewer
 layers and half the filters. Below about 0.6 two embeddings are usually of one person. They are not of unit length.
+`map` is what the last layer reads the mean of: 2x2 px, of which the last block's own convolutions fill one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def spec(variant: str | None) -> BackboneSpec:
         colour="RGB",
         mean=(122.782, 117.001, 104.298),
         std=(256.0, 256.0, 256.0),
-        taps=(Tap("embedding", "face", (128,)),),
+        taps=(Tap("embedding", "face", (128,)), Tap("map", "face", (256, 2, 2))),
     )
 
 

@@ -28,6 +28,15 @@ class Block(NamedTuple):
     pool: str
     project: int
 
+    def over(self, narrower: int) -> Block:
+        """The same with so many times fewer filters."""
+        one, three, double = self.one // narrower, _over(self.three, narrower), _over(self.double, narrower)
+        return Block(one, three, double, self.pool, self.project // narrower)
+
+
+def _over(filters: tuple[int, int], narrower: int) -> tuple[int, int]:
+    return filters[0] // narrower, filters[1] // narrower
+
 
 BLOCKS = {
     "3a": Block(64, (64, 64), (64, 96), "avg", 32),
@@ -45,22 +54,27 @@ _STEM, _AFTER_STEM = 64, 192
 
 
 class BNInception(nn.Module):
-    """Normalised float32 (B, 3, 224, 224) -> {"pooled": float32 (B, 1024)}, after ReLU."""
+    """Normalised float32 (B, 3, 224, 224) -> {"pooled": float32 (B, 1024)}, after ReLU.
 
-    def __init__(self) -> None:
+    Args:
+        narrower: how many times fewer filters each layer has than the paper's, a divisor of 32.
+    """
+
+    def __init__(self, narrower: int = 1) -> None:
         super().__init__()
-        self._add("conv1_7x7_s2", 3, _STEM, 7, 2)
-        self._add("conv2_3x3_reduce", _STEM, _STEM, 1)
-        self._add("conv2_3x3", _STEM, _AFTER_STEM, 3)
-        inputs = _AFTER_STEM
-        for name, block in BLOCKS.items():
+        stem, inputs = _STEM // narrower, _AFTER_STEM // narrower
+        self._blocks = {name: block.over(narrower) for name, block in BLOCKS.items()}
+        self._add("conv1_7x7_s2", 3, stem, 7, 2)
+        self._add("conv2_3x3_reduce", stem, stem, 1)
+        self._add("conv2_3x3", stem, inputs, 3)
+        for name, block in self._blocks.items():
             inputs = self._add_block(f"inception_{name}", inputs, block)
         draw_he(self)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         x = _halved(self._layer("conv1_7x7_s2", x))  # (B, 64, 56, 56)
         x = _halved(self._layer("conv2_3x3", self._layer("conv2_3x3_reduce", x)))  # (B, 192, 28, 28)
-        for name, block in BLOCKS.items():
+        for name, block in self._blocks.items():
             x = self._block(f"inception_{name}", block, x)
         return {"pooled": x.mean((2, 3))}
 

@@ -64,7 +64,8 @@ class _Dense(nn.Module):
 
 
 class ExpressionNet(nn.Module):
-    """Normalised float32 (B, 3, 112, 112) -> {"feature": (B, 256), "probabilities": (B, 7), rows sum to 1}."""
+    """Normalised float32 (B, 3, 112, 112) -> {"feature": (B, 256), "probabilities": (B, 7), rows sum to 1, "map":
+    (B, 256, 7, 7), after ReLU}."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class ExpressionNet(nn.Module):
         for i in range(len(WIDTHS)):
             x = self.get_submodule(f"dense{i}")(x)  # sides 56, 28, 14, 7
         feature = F.avg_pool2d(x, 7, 2).flatten(1)
-        return {"feature": feature, "probabilities": self.fc(feature).softmax(1)}
+        return {"feature": feature, "probabilities": self.fc(feature).softmax(1), "map": x}
 
 
 def fill(module: nn.Module, path: Path) -> None:

@@ -55,7 +55,8 @@ class _Module(nn.Module):
 
 
 class MiniXception(nn.Module):
-    """Normalised float32 (B, 1, 64, 64) -> {"feature": (B, 128), "probabilities": (B, 7), rows sum to 1}."""
+    """Normalised float32 (B, 1, 64, 64) -> {"feature": (B, 128), "probabilities": (B, 7), rows sum to 1, "map":
+    (B, 128, 4, 4)}."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class MiniXception(nn.Module):
         for module in self.modules_:
             x = module(x)  # sides 30, 15, 8, 4
         logits = self.classes(x).mean((2, 3))
-        return {"feature": x.mean((2, 3)), "probabilities": logits.softmax(1)}
+        return {"feature": x.mean((2, 3)), "probabilities": logits.softmax(1), "map": x}
 
 
 def fill(module: nn.Module, path: Path) -> None:

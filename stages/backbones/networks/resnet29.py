@@ -64,7 +64,7 @@ def _pad_to(x: torch.Tensor, sides: list[int]) -> torch.Tensor:
 
 
 class ResNet29(nn.Module):
-    """Normalised float32 (B, 3, 150, 150) -> {"embedding": float32 (B, 128)}."""
+    """Normalised float32 (B, 3, 150, 150) -> {"embedding": (B, 128), "map": (B, 256, 2, 2), after ReLU}."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ResNet29(nn.Module):
         x = F.max_pool2d(F.relu(self.stem(x)), 3, 2)  # (B, 32, 35, 35)
         for block in self.blocks:
             x = block(x)
-        return {"embedding": self.fc(x.mean((2, 3)))}
+        return {"embedding": self.fc(x.mean((2, 3))), "map": x}
 
 
 def fill(module: nn.Module, path: Path) -> None:

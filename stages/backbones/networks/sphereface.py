@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from stages.backbones.sphereface import FEATURES
 
 WIDTHS = (64, 128, 256, 512)
-# (height, width) of the last stage for a crop of 112 x 96
-_LAST = (7, 6)
+# (height, width) of a crop
+SIZE = (112, 96)
 
 
 class SphereFace(nn.Module):
@@ -18,22 +19,30 @@ class SphereFace(nn.Module):
     Args:
         units: residual units of each of the four stages.
         normalised: whether FC1 has batch normalisation.
+        narrower: how many times fewer channels all layers have, FC1 too: a divisor of 64.
+        halved: the crop goes in at half its height and width, each pixel the mean of four.
     """
 
-    def __init__(self, units: tuple[int, int, int, int], *, normalised: bool) -> None:
+    def __init__(
+        self, units: tuple[int, int, int, int], *, normalised: bool, narrower: int = 1, halved: bool = False
+    ) -> None:
         super().__init__()
-        self.units = units
-        inputs = 3
-        for stage, (count, width) in enumerate(zip(units, WIDTHS, strict=True), 1):
+        self.units, self.halved = units, halved
+        inputs, sides = 3, [side // 2 for side in SIZE] if halved else list(SIZE)
+        for stage, (count, full) in enumerate(zip(units, WIDTHS, strict=True), 1):
+            width, sides = full // narrower, [-(-side // 2) for side in sides]
             self._add(stage, 1, nn.Conv2d(inputs, width, 3, 2, 1))
             for place in range(2, 2 * count + 2):
                 self._add(stage, place, nn.Conv2d(width, width, 3, 1, 1))
             inputs = width
-        self.fc5 = nn.Linear(inputs * _LAST[0] * _LAST[1], FEATURES)
-        self.fc5_bn = nn.BatchNorm1d(FEATURES) if normalised else None
+        features = FEATURES // narrower
+        self.fc5 = nn.Linear(inputs * sides[0] * sides[1], features)
+        self.fc5_bn = nn.BatchNorm1d(features) if normalised else None
         self._draw()
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.halved:
+            x = F.avg_pool2d(x, 2)
         for stage, count in enumerate(self.units, 1):
             x = self._apply_layer(stage, 1, x)  # (B, 64, 56, 48), then half the sides at each stage
             for unit in range(count):

@@ -14,12 +14,17 @@ STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, FEATURES))
 
 
 class VGGFace(nn.Module):
-    """Normalised float32 (B, 3, 256, 256) -> {"conv5_3": (B, 512, 16, 16), after ReLU, "pool5": (B, 512, 8, 8)}."""
+    """Normalised float32 (B, 3, 256, 256) -> {"conv5_3": (B, 512, 16, 16), after ReLU, "pool5": (B, 512, 8, 8)}.
 
-    def __init__(self) -> None:
+    Args:
+        narrower: how many times fewer filters each layer has than VGG-16's, a divisor of 64.
+    """
+
+    def __init__(self, narrower: int = 1) -> None:
         super().__init__()
         inputs = 3
-        for stage, (count, width) in enumerate(STAGES, 1):
+        for stage, (count, full) in enumerate(STAGES, 1):
+            width = full // narrower
             for place in range(1, count + 1):
                 self.add_module(f"conv{stage}_{place}", nn.Conv2d(inputs, width, 3, padding=1))
                 inputs = width

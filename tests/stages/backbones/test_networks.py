@@ -38,16 +38,30 @@ PARAMETERS = {
     "vgg19_44:emotion": 20_035_392,
     "vgg19_44:face": 20_035_392,
     "torchvision:resnet18": 11_689_512,
+    "narrow:bn_inception": 649_288,
+    "narrow:densenet161": 1_698_384,
+    "narrow:resnet101": 2_677_776,
+    "narrow:resnet18": 702_096,
+    "narrow:resnet34_48": 1_335_248,
+    "narrow:resnet50": 1_480_976,
+    "narrow:sphereface20": 927_568,
+    "narrow:sphereface64": 2_527_184,
+    "narrow:vgg19": 2_827_792,
+    "narrow:vgg19_44": 1_255_632,
+    "narrow:vgg_face": 920_784,
 }
 # One forward of these takes a second: their shapes are read on the meta device, and they see two items.
 LARGE = ("sphereface:64", "vgg_face")
 # First values of the first drawn item, and the sum over the second one.
 GOLDEN = {
     ("resnet29", "embedding"): ([-0.111197, 0.125697, 0.093228, -0.022601, -0.085395, -0.04921], -0.35972),
+    ("resnet29", "map"): ([0.131977, 1.457896, 1.89027, 1.620817, 1.445065, 1.768586], 1162.32264),
     ("expression", "feature"): ([1.482823, 0.0, 1.340148, 0.46984, 0.0, 3.127581], 146.52171),
     ("expression", "probabilities"): ([0.002456, 0.00567, 0.991348, 0.000522, 0.0, 1e-06], 1.0),
+    ("expression", "map"): ([21.822798, 0.0, 0.0, 0.0, 0.0, 0.0], 7179.56408),
     ("mini_xception", "feature"): ([0.201369, -0.402625, -0.28341, -0.040733, -0.197822, -0.095339], -14.67973),
     ("mini_xception", "probabilities"): ([0.19667, 0.000218, 0.143141, 0.344571, 0.176225, 0.121086], 1.0),
+    ("mini_xception", "map"): ([0.184802, 0.506888, 0.368434, 0.193029, 0.21472, -0.141919], -234.87574),
     ("effnet_lite0", "pooled"): ([1.77291, 0.0, 0.0, 0.0, 0.0, 0.027846], 280.50903),
     ("effnet_lite0", "map"): ([0.197789, 1.392659, 2.367303, 2.084733, 1.618857, 1.313969], 13744.94243),
 }
@@ -124,11 +138,22 @@ def test_probabilities_are_probabilities(networks: dict[str, nn.Module], drawn: 
         assert rows.min() >= 0
 
 
-def test_pooled_is_the_mean_of_the_map(networks: dict[str, nn.Module], drawn: Draw) -> None:
-    out = _forward(networks, "effnet_lite0", drawn(224, 224, 1))
-    torch.testing.assert_close(out["map"].mean((2, 3)), out["pooled"])
+@pytest.mark.parametrize(("name", "tap"), [("effnet_lite0", "pooled"), ("expression", "feature")])
+def test_pooled_is_the_mean_of_the_map(networks: dict[str, nn.Module], drawn: Draw, name: str, tap: str) -> None:
+    out = _forward(networks, name, drawn(*registry.get_spec(name).input_size, 1))
+    torch.testing.assert_close(out["map"].mean((2, 3)), out[tap])
     assert out["map"].min() >= 0
-    assert out["map"].max() <= 6
+    assert name != "effnet_lite0" or out["map"].max() <= 6
+
+
+@torch.inference_mode()
+def test_last_layers_read_the_map(networks: dict[str, nn.Module], drawn: Draw) -> None:
+    out = _forward(networks, "mini_xception", drawn(64, 64, 2))
+    torch.testing.assert_close(out["map"].mean((2, 3)), out["feature"])
+    logits = networks["mini_xception"].get_submodule("classes")(out["map"]).mean((2, 3))
+    torch.testing.assert_close(logits.softmax(1), out["probabilities"])
+    out = _forward(networks, "resnet29", drawn(150, 150, 2))
+    torch.testing.assert_close(networks["resnet29"].get_submodule("fc")(out["map"].mean((2, 3))), out["embedding"])
 
 
 def test_facenet_embeddings_have_length_one(networks: dict[str, nn.Module], drawn: Draw) -> None:

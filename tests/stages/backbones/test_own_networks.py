@@ -29,6 +29,7 @@ import torchvision.models as tv
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import cfgs, make_layers
 
 from stages.backbones import families, registry
@@ -209,6 +210,17 @@ def test_small_resnets_are_torchvisions_and_take_its_files(tmp_path: Path) -> No
     theirs.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     images = _drawn(2, 3, 48, 48)
     _close(module(images)["pooled"], theirs(images))
+
+
+@pytest.mark.parametrize("depth", ["18", "34", "101"])
+def test_a_seed_draws_torchvisions_weights(depth: str) -> None:
+    torch.manual_seed(2)
+    blocks: dict[str, Any] = {"18": [2, 2, 2, 2], "34": [3, 4, 6, 3], "101": [3, 4, 23, 3]}
+    theirs = tv.ResNet(Bottleneck if depth == "101" else BasicBlock, blocks[depth], num_classes=1).state_dict()
+    torch.manual_seed(2)
+    ours = registry.build(f"resnet_small:{depth}").state_dict()
+    assert list(ours) == [key for key in theirs if not key.startswith("fc.")]
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
 @torch.inference_mode()

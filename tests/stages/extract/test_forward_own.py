@@ -13,7 +13,11 @@ from stages.engines import TORCH_CPU, Engine
 from stages.extract.forward import load_forward
 
 # Those that differ from another in depth or not at all are left to the soak.
-SOAK = ("resnet_small:101", "resnet_small:34", "sphereface:64", "vgg19_44:emotion")
+SOAK = (
+    *("resnet_small:101", "resnet_small:34", "sphereface:64", "vgg19_44:emotion"),
+    *("narrow:resnet101", "narrow:resnet18", "narrow:resnet34_48", "narrow:sphereface64", "narrow:bn_inception"),
+    *("narrow:vgg19_44", "narrow:vgg_face", "narrow:densenet161"),
+)
 OWN = [name for name, entry in weights.catalogue().items() if isinstance(entry.source, weights.Own)]
 
 

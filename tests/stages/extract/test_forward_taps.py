@@ -49,7 +49,7 @@ def _added(name: str, folder: Path) -> Path:
     "name",
     [
         pytest.param(name, marks=pytest.mark.soak if name in SOAK else ())
-        for name in ("expression", "effnet_lite0", *OWN)
+        for name in ("expression", "mini_xception", "resnet29", "effnet_lite0", *OWN)
     ],
 )
 def test_bits_do_not_depend_on_the_other_taps(
@@ -101,7 +101,7 @@ def test_only_the_taps_of_the_graph_are_computed(own_folder: Path) -> None:
 
 def test_a_tap_that_is_not_there(weights_folder: Path) -> None:
     with pytest.raises(KeyError):
-        load_forward("expression", weights_folder, TORCH_CPU, ["map"])
+        load_forward("expression", weights_folder, TORCH_CPU, ["embedding"])
 
 
 @pytest.mark.parametrize("load", ["_load", "_kept"])
@@ -116,5 +116,5 @@ def test_a_run_asks_for_the_taps_that_it_writes(
 
     monkeypatch.setattr(stage, "_networks", {})
     rows = np.zeros((1, 112, 112, 3), np.uint8)
-    for taps in (("feature",), ("probabilities",), ("probabilities", "feature")):
+    for taps in (("feature",), ("map",), ("probabilities", "feature")):
         assert set(getattr(stage, load)(*plan(*taps))(rows)) == set(taps)
