@@ -6,7 +6,7 @@ import csv
 
 from pipeline.project import Project
 from stages.errors import SettingError
-from stages.extract.settings import unfolded
+from stages.extract.settings import FOLDER, unfolded
 
 _TRIED = ("head", "photos", "unit", "start", "keep_last")
 """What `--head` may have changed, and where a fold starts from."""
@@ -15,13 +15,14 @@ _TRIED = ("head", "photos", "unit", "start", "keep_last")
 def require_as_described(project: Project, role: str) -> None:
     """Refuse a role whose fine-tune was trained with other settings than params.yaml has now, or in other folds.
 
-    Weights that came without `training.json` are taken as they are, and so is a head that `--head` chose.
+    Weights that came without `training.json` are taken as they are, and so is a head that `--head` chose, and another
+    project's fine-tune, whose settings are not here.
 
     Raises:
         SettingError: names what differs, and the command.
     """
     name = project.params.extract.roles[role].finetuned
-    if name is None:
+    if name is None or name.startswith(FOLDER):
         return
     base = unfolded(name)
     asked = next(one.folds for key, one in project.params.extract.backbones.items() if role in one.of_folds(key))

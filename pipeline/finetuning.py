@@ -77,7 +77,7 @@ def _finetune(project: Project, name: str, settings: FinetuneSettings, ledger: L
     from stages.detect.run import read
     from stages.finetune.folds import run_folds
     from stages.finetune.history import EpochRow
-    from stages.finetune.members import accuracy, member, of_result
+    from stages.finetune.members import accuracy, member, seen_of
     from stages.finetune.pixels import Source
     from stages.finetune.run import Place, run
     from stages.predictions import write
@@ -86,32 +86,34 @@ def _finetune(project: Project, name: str, settings: FinetuneSettings, ledger: L
     detections = read(manifest, project.store, project.params.detect)
     classes = tuple(manifest.classes)
     source = Source(project.images_root, project.store, detections, project.params.detect.faces, classes, ledger)
-    place = Place(project.finetunes, name, project.weights_folder)
+    place = Place(project.finetunes, name, project.weights_folder, project.located)
     if settings.folds is None:
         results = (result := run(manifest, source, settings, place),)
         lines = _said(f"finetune {name}", result)
-        answers, has_seen = result.answers, of_result(result)
+        said = {how: (one, seen_of(result, one)) for how, one in ({"": result.answers} | result.further).items()}
     else:
         folded = run_folds(manifest, source, settings, place, settings.folds)
-        answers, has_seen, results, lines = folded.answers, folded.seen, folded.results, []
+        results, lines = folded.results, list[str]()
+        said = {"": (folded.answers, folded.seen), **folded.further}
         for fold, result in enumerate(folded.results):
             held = sum(1 for of in folded.folds.values() if of == fold)
             lines += _said(f"finetune {name}, fold {fold} ({held} held out)", result)
         write_csv(project.finetunes / f"{name}.folds.csv", ("sample_id", "fold"), sorted(folded.folds.items()))
         lines.append(f"finetune {name}: {settings.folds} folds in {time.monotonic() - start:.1f} s")
-    shown = ", ".join(
-        f"{split} {value:.3f} (n = {n})" for split, (value, n) in accuracy(answers, classes, has_seen).items()
-    )
-    lines.append(f"  accuracy of samples that were not seen: {shown or 'there are none'}")
-    unanswered = int((~answers.answered).sum())
+    for how, (answers, has_seen) in said.items():
+        shown = ", ".join(
+            f"{split} {value:.3f} (n = {n})" for split, (value, n) in accuracy(answers, classes, has_seen).items()
+        )
+        lines.append(
+            f"  {f'answer {how}: ' if how else ''}accuracy of samples that were not seen: {shown or 'there are none'}"
+        )
+    unanswered = int((~said[""][0].answered).sum())
     if unanswered:
         lines.append(f"  without a face, and so without an answer: {unanswered}")
-    predictions = member(name, settings.seed, answers, classes, has_seen)
-    folder = project.artifacts / FOLDER
-    for other in folder.rglob("*.csv"):  # of other seeds
-        if other.stem.rpartition("-s")[0] == name:
-            other.unlink()
-    write(folder / f"{predictions.name}.csv", predictions)
+    _forget_members(project, name)
+    for how, called in settings.members(name).items():
+        predictions = member(called, settings.seed, said[how][0], classes, said[how][1])
+        write(project.artifacts / FOLDER / f"{predictions.name}.csv", predictions)
     for other in (project.artifacts / CURVES).glob("*.csv"):  # of folds that there were, or of none
         if unfolded(other.stem) == name:
             other.unlink()
@@ -132,6 +134,8 @@ def _said(what: str, result: Result) -> Lines:
     rows = ", ".join(f"{split} {count}" for split, count in result.rows.items())
     left_out = "".join(f"; {count} training samples {why} left out" for why, count in result.left_out.items())
     lines.append(f"  rows: {rows}{left_out}; loss {last.loss:.4f}")
+    if result.no_class:
+        lines.append(f"  shares that do not count, of what is no class: {', '.join(result.no_class)}")
     if result.history.best_epoch is not None:
         lines.append(f"  the weights are those of epoch {result.history.best_epoch}, with the lowest validation loss")
     return [*lines, f"  weights: {result.weights}"]
@@ -159,15 +163,27 @@ def _write_hashes(project: Project) -> None:
             other.unlink()
 
 
+def _forget_members(project: Project, name: str) -> None:
+    """Delete the predictions of a fine-tune, of whatever seed and way to answer. A name that begins as this one and
+    goes on after a dot may be another fine-tune's."""
+    known = project.params.finetune
+    others = {called for one in known if one != name for called in known[one].members(one).values()}
+    for path in (project.artifacts / FOLDER).rglob("*.csv"):
+        called = path.stem.rpartition("-s")[0]
+        if called == name or (called.startswith(f"{name}.") and called not in others):
+            path.unlink()
+
+
 def _forget_others(project: Project) -> None:
     """Predictions and curves of fine-tunes that params.yaml no longer has. Their weights stay: they took hours.
 
     DVC warns of outs that are empty, and cannot draw an empty folder: there is always something in them.
     """
     known = project.params.finetune
+    members = {called for name, one in known.items() for called in one.members(name).values()}
     (project.artifacts / FOLDER / "seen").mkdir(parents=True, exist_ok=True)
     for path in (project.artifacts / FOLDER).rglob("*.csv"):
-        if path.stem.rpartition("-s")[0] not in known:
+        if path.stem.rpartition("-s")[0] not in members:
             path.unlink()
     for path in (project.artifacts / CURVES).glob("*.csv"):
         if unfolded(path.stem) not in known:

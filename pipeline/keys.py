@@ -21,7 +21,9 @@ from stages.detect.clips import TIMES_SPEC
 from stages.detect.corpus import SIZE_SPEC
 from stages.detect.run import boxes_spec
 from stages.errors import WeightsError
-from stages.extract.plan import RolePlan
+from stages.extract.plan import RolePlan, finetuned_weights
+from stages.extract.settings import FOLDER, fold_name
+from stages.finetune.settings import FinetuneSettings
 from stages.tables import write_csv
 
 UNKNOWN = "unknown"
@@ -61,7 +63,7 @@ def _crops(project: Project, boxes: BlockSpec, plans: Iterable[RolePlan]) -> lis
 
 
 def _starts(project: Project) -> list[tuple[str, str]]:
-    """The catalogue's weights that fine-tunes start from, and their SHA-256."""
+    """The weights that fine-tunes start from, the catalogue's and those of other projects, and their SHA-256."""
     names = {get_spec(name).weights for one in project.params.finetune.values() for name in one.from_catalogue}
     rows = []
     for name in sorted(names):
@@ -69,6 +71,21 @@ def _starts(project: Project) -> list[tuple[str, str]]:
             rows.append((name, weights.sha256(name, project.weights_folder)))
         except WeightsError:
             rows.append((name, UNKNOWN))
+    return rows + sorted({row for one in project.params.finetune.values() for row in _elsewhere(project, one)})
+
+
+def _elsewhere(project: Project, settings: FinetuneSettings) -> list[tuple[str, str]]:
+    """The same of other projects' fine-tunes: each file that is there, of the fine-tune itself and of its folds."""
+    rows = []
+    for backbone, path in settings.from_folders:
+        folder, spec = project.located(path), get_spec(backbone)
+        names = (folder.name, *(fold_name(folder.name, fold) for fold in range(settings.folds or 0)))
+        files = [file for name in names if (file := finetuned_weights(folder.parent, name, spec)).is_file()]
+        rows += [
+            (f"{FOLDER}{Path(path).with_name(file.parent.name).as_posix()}/{file.name}", weights.hash_file(file))
+            for file in files
+        ]
+        rows += [] if files else [(f"{FOLDER}{path}", UNKNOWN)]
     return rows
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from stages.detect.settings import DetectSettings
 from stages.errors import MissingInputError, SettingError
-from stages.extract.settings import ExtractSettings, unfolded
+from stages.extract.settings import FOLDER, ExtractSettings, unfolded
 from stages.finetune.settings import FinetuneSettings
 from stages.fuse.settings import FuseSettings
 from stages.index.joined import label_problem, name_problem
@@ -177,7 +177,7 @@ class Params(Settings):
     def _known(cls, finetune: dict[str, FinetuneSettings], info: ValidationInfo) -> dict[str, FinetuneSettings]:
         extract = info.data.get("extract")
         for role, one in (extract.backbones if extract is not None else {}).items():
-            if one.finetuned is not None:
+            if one.finetuned is not None and not one.finetuned.startswith(FOLDER):
                 where = f"extract.backbones.{role}"
                 _require_known(one.finetuned, finetune, f"{where}.finetuned is {one.finetuned!r}")
                 made = finetune[unfolded(one.finetuned)].folds

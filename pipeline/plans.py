@@ -6,6 +6,7 @@ from pipeline.finetuned import require_as_described
 from pipeline.project import Project
 from stages.errors import WeightsError
 from stages.extract.plan import RolePlan, plan_role
+from stages.extract.settings import FOLDER
 
 
 def plan_of(project: Project, role: str, detections_key: str, digest: str | None = None) -> RolePlan:
@@ -40,6 +41,6 @@ def role_plans(
 
 
 def _name_of(project: Project, role: str) -> str | None:
-    """What stands for the weights of a fine-tuned role."""
+    """What stands for the weights of a fine-tuned role. Another project's are there before, as the catalogue's are."""
     name = project.params.extract.roles[role].finetuned
-    return None if name is None else f"finetune:{name}"
+    return None if name is None or name.startswith(FOLDER) else f"finetune:{name}"

@@ -91,6 +91,10 @@ class Project:
                 break
         return here
 
+    def located(self, place: str) -> Path:
+        """A path of params.yaml that leads out of the project, such as another project's folder; see `_data`."""
+        return self._data(place)
+
     @property
     def images_root(self) -> Path:
         """What the manifest's paths are relative to."""

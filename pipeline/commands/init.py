@@ -9,15 +9,17 @@ from pathlib import Path
 import click
 
 from stages.errors import DataError, SettingError
+from stages.index.registry import names
 
 
 @click.command()
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--adapter",
-    type=click.Choice(["folder", "csv"]),
+    type=click.Choice(names()),
     required=True,
-    help="folder: one folder per class, optionally under train/val/test. csv: a table with columns path and label.",
+    help="folder: one folder per class, optionally under train/val/test. csv: a table with columns path and label. "
+    "Others: a published data set as it was unpacked.",
 )
 @click.option(
     "--root",
@@ -67,11 +69,12 @@ def init(
       kuleshov init mine --adapter folder --root photos/
       kuleshov init faces --adapter csv --root labels.csv --images images/ \\
         --column path=image --column label=emotion --column group=identity
+      kuleshov init gaf --adapter gaf --root ~/data/GAF2
     """
     from pipeline.scaffold.write import ProjectData, write_project
 
     directory = folder / directory
-    if adapter == "folder" and (images is not None or columns):
+    if adapter != "csv" and (images is not None or columns):
         raise SettingError("--images and --column belong to --adapter csv; leave them out, or use that adapter")
     data = ProjectData(
         adapter=adapter,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from yaml.resolver import BaseResolver
 
 from pipeline.params import UniqueKeyLoader
 from stages.errors import SettingError
@@ -34,29 +35,44 @@ class Loader(UniqueKeyLoader):
 def _replace(loader: Loader, node: yaml.Node) -> Replace:
     if not isinstance(node, yaml.MappingNode):
         raise yaml.constructor.ConstructorError(None, None, "!replace stands before a mapping", node.start_mark)
-    return Replace({str(key): value for key, value in loader.construct_mapping(node, deep=True).items()})
+    return Replace(loader.yaml_constructors[BaseResolver.DEFAULT_MAPPING_TAG](loader, node))
 
 
 Loader.add_constructor("!replace", _replace)
 Loader.add_constructor("!remove", lambda _loader, _node: REMOVE)
 
 
-def laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`under` with `over` laid over it; neither is changed."""
+def laid_over(under: Mapping[str, Any], over: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """`under` with `over` laid over it; neither is changed.
+
+    Args:
+        place: of both, for messages.
+
+    Raises:
+        SettingError: `!remove` stands where there is nothing to remove, or in a list; names the place.
+    """
     merged = dict(under)
     for key, value in over.items():
+        where = f"{place}.{key}" if place else str(key)
         if value is REMOVE:
-            merged.pop(key, None)
-        elif isinstance(value, Mapping) and not isinstance(value, Replace):
-            below = merged.get(key)
-            merged[key] = laid_over(below if isinstance(below, Mapping) else {}, value)
+            if key not in merged:
+                raise SettingError(f"{where} is !remove: there is nothing to remove")
+            del merged[key]
+        elif isinstance(value, Mapping):
+            below = {} if isinstance(value, Replace) else merged.get(key)
+            merged[key] = laid_over(below if isinstance(below, Mapping) else {}, value, where)
         else:
-            merged[key] = _plain(value)
+            merged[key] = _plain(value, where)
     return merged
 
 
-def _plain(value: Any) -> Any:
-    return laid_over({}, dict(value)) if isinstance(value, Replace) else value
+def _plain(value: Any, place: str) -> Any:
+    """What a list holds, with nothing left to lay over."""
+    if value is REMOVE:
+        raise SettingError(f"{place}: !remove stands in a list; write the list without it")
+    if isinstance(value, Mapping):
+        return laid_over({}, value, place)
+    return [_plain(one, place) for one in value] if isinstance(value, list) else value
 
 
 def joined(one: Mapping[str, Any], other: Mapping[str, Any], place: str = "") -> dict[str, Any]:

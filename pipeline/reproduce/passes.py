@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,19 +37,21 @@ def counted(store: Store) -> dict[str, int]:
     return {f"{info.spec.name}@{info.spec.key[:32]}": info.items for info in store.blocks(shared=True)}
 
 
-def passes_of(project: Path, before: dict[str, int], after: dict[str, int]) -> Passes:
+def passes_of(project: Path, before: Mapping[str, int], after: Mapping[str, int]) -> Passes:
     """What a project's roles needed, from `artifacts/blocks/extract/`, and what of it is new.
 
-    A role with several taps passes once for all of them: its first block counts.
+    A role with several taps passes once for all of them, and two roles of one block share its passes.
+
+    Args:
+        before, after: `counted` around the project's run.
     """
+    fresh = {block: count - before.get(block, 0) for block, count in after.items()}
     needed = run = 0
     for path in sorted((project / "artifacts" / "blocks" / "extract").glob("*.csv")):
-        items: dict[str, int] = defaultdict(int)
         with open(path, newline="", encoding="utf-8") as handle:
-            for row in csv.DictReader(handle):
-                items[row["block"]] += 1
+            items = Counter(row["block"] for row in csv.DictReader(handle))
         if items:
-            block = min(items)
-            needed += items[block]
-            run += min(items[block], after.get(block, 0) - before.get(block, 0))
+            needed += max(items.values())
+            run += max(min(count, fresh.get(block, 0)) for block, count in items.items())
+            fresh |= dict.fromkeys(items, 0)
     return Passes(needed, run)

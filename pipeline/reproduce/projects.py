@@ -1,4 +1,4 @@
-"""The projects of a recipe: which settings each has, where its data sets are, its folder, and `dvc repro` in it.
+"""The projects of a recipe: which settings each has, where its data sets are, and its folder.
 
 Several recipes may share a project's folder. Its settings are then those that any of them needs, and what one of them
 has computed or trained serves the others.
@@ -7,11 +7,7 @@ has computed or trained serves the others.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +17,16 @@ import yaml
 from pipeline.params import FILE, parse
 from pipeline.reproduce import recipe as recipes
 from pipeline.reproduce.merging import filled, joined, laid_over
-from pipeline.reproduce.recipe import ProjectRecipe
+from pipeline.reproduce.recipe import ProjectRecipe, Recipe
+from pipeline.reproduce.repro import LOG
 from pipeline.reproduce.selection import Needed, needed, selected
-from pipeline.reproduce.standins import stand_in_for
-from pipeline.scaffold.write import DVCIGNORE, GITIGNORE, dvc, stages_file, write_files
+from pipeline.reproduce.standins import STAND_INS, stand_in_for
+from pipeline.scaffold.write import DVCIGNORE, GITIGNORE, initialised, stages_file
 from stages.errors import DataError, SettingError
 from stages.whole import whole
 
 SERVES = "recipes.json"
 """In a project's folder: the recipes that it serves."""
-
-LOG = "reproduce.log"
-"""In a project's folder: what its last `dvc repro` said."""
 
 THERE: dict[str, Any] = {
     "detect": {"faces": "found"},
@@ -82,14 +76,19 @@ def jobs_of(name: str, *, small: bool) -> list[Job]:
     wanted: dict[str, set[str]] = {project: set(of) for project, of in members.items()}
     for project in reversed(table.projects):
         one = recipes.load_project(project)
-        settings = laid_over(one.settings, one.small.settings if small else {})
+        settings = laid_over(one.settings, one.small.settings if small else {}, f"recipes/projects/{project}.yaml")
         need = needed(settings, {*wanted[project], *one.keep}, project)
         for other, names in need.elsewhere.items():
-            if other not in wanted:
-                raise SettingError(f"recipe {name}: project {project} starts from {other}, which is none of its own")
+            if other not in table.projects[: table.projects.index(project)]:
+                raise SettingError(f"recipe {name}: project {project} starts from {other}: name that before it")
             wanted[other] |= names
         found[project] = (one, settings, need)
     return [Job(project, found[project][0], selected(*found[project][1:])) for project in table.projects]
+
+
+def notes_of(recipe: Recipe, jobs: list[Job]) -> list[str]:
+    """What a trial has instead, a line each: of the recipe, then of its projects. What several say is there once."""
+    return list(dict.fromkeys([*recipe.small, *(line for job in jobs for line in job.recipe.small.differs)]))
 
 
 def roots_of(
@@ -123,39 +122,54 @@ def roots_of(
     return {job.name: {name: given[name].absolute() for name in job.data_sets} for job in jobs}
 
 
+def require_kind(folder: Path, *, small: bool) -> None:
+    """Refuse a folder in which trials and runs on data sets would share projects.
+
+    Raises:
+        SettingError: the folder has projects of the other kind.
+    """
+    drawn = (folder / STAND_INS).is_dir()
+    if not small and drawn:
+        raise SettingError(f"{folder} has trials, made with --small: give another --to")
+    if small and not drawn and any(folder.glob(f"*/{SERVES}")):
+        raise SettingError(f"{folder} has projects made without --small: give another --to")
+
+
 def write_job(job: Job, name: str, roots: Mapping[str, Path], folder: Path, *, small: bool) -> Path:
     """Write a project, or what this recipe adds to one that others made.
 
     Args:
         name: of the recipe.
+        roots: of the project's data sets.
         folder: where projects are; the folder is `folder / job.name`.
 
     Returns:
         The project's folder.
 
     Raises:
-        SettingError: the settings are not fit, or it was made with other data sets.
+        SettingError: the settings are not fit, or contradict those of another recipe of the project.
     """
     here = folder / job.name
-    serves = _serves(here)
+    serves = sorted({*_serves(here), name})
     settings = job.settings
     for other in serves:
-        if other == name:
-            continue
-        (same,) = [one for one in jobs_of(other, small=small) if one.name == job.name]
-        settings = joined(settings, same.settings)
-    settings = filled(laid_over(THERE, settings), {name: str(root) for name, root in roots.items()})
+        for same in [] if other == name else jobs_of(other, small=small):
+            if same.name == job.name:
+                settings = joined(settings, same.settings, f"recipes {name} and {other}: {job.name}")
+    settings = filled(laid_over(THERE, settings), {of: str(root) for of, root in roots.items()})
     parse(settings, f"recipe {name}, project {job.name}")
-    head = f"# Written by kuleshov reproduce for {', '.join(sorted({*serves, name}))}.\n"
-    text = head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110)
-    if not (here / FILE).exists():
-        ignored = GITIGNORE + f"/{LOG}\n"
-        write_files(here, {"dvc.yaml": stages_file(), FILE: text, ".gitignore": ignored, ".dvcignore": DVCIGNORE})
-    for path, content in ((here / FILE, text), (here / "dvc.yaml", stages_file())):
-        with whole(path) as temporary:
+    head = f"# Written by kuleshov reproduce for {', '.join(serves)}.\n"
+    contents = {
+        FILE: head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110),
+        "dvc.yaml": stages_file(),
+        ".gitignore": GITIGNORE + f"/{LOG}\n",
+        ".dvcignore": DVCIGNORE,
+        SERVES: json.dumps(serves) + "\n",
+    }
+    for path, content in contents.items():
+        with whole(here / path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    with whole(here / SERVES) as temporary:
-        temporary.write_text(json.dumps(sorted({*serves, name})) + "\n", encoding="utf-8")
+    initialised(here)
     return here
 
 
@@ -165,49 +179,3 @@ def _serves(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return [name for name in found if name in recipes.names()]
-
-
-def repro(folder: Path, say: Say) -> None:
-    """`dvc repro` in a project. What it says goes to `reproduce.log`; `say` hears of each stage that runs.
-
-    Raises:
-        DataError: a stage failed; says its last words, and where the others are.
-    """
-    last: list[str] = []
-    with open(folder / LOG, "w", encoding="utf-8") as log, _started([*dvc(), "repro"], folder) as process:
-        for line in process.stdout or ():
-            log.write(line)
-            text = line.strip()
-            if text.startswith("Running stage"):
-                say(f"  {text.partition(' ')[2].rstrip(':')}")
-            elif text:
-                last = [*last[-20:], text]
-    if process.returncode:
-        words = next((one for one in reversed(last) if "error" in one.casefold() and "failed to" not in one), last[-1])
-        raise DataError(f"dvc repro failed in {folder}: {words}; {folder / LOG} has all that it said")
-
-
-@contextmanager
-def _started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    beside = str(Path(sys.executable).parent)
-    environment = os.environ | {
-        "PATH": beside + os.pathsep + os.environ.get("PATH", ""),
-        "DVC_NO_ANALYTICS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-    )
-    try:
-        yield process
-        process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise

@@ -7,8 +7,10 @@ has them; see `selection`. Under `small` stand what a trial without the data set
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import resources
-from typing import Any, Literal
+from importlib.resources.abc import Traversable
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -18,14 +20,22 @@ from stages.errors import SettingError
 from stages.index.registry import data_set
 from stages.settings import Settings
 
+FOLDER: Traversable = resources.files("pipeline.recipes")
+"""Where recipes are."""
+
 PAPERS = {
     "gupta2018": "Gupta et al. 2018, An Attention Model for group-level emotion recognition",
-    "tan2017": "Tan et al. 2017, Group Emotion Recognition with Individual Facial Emotion CNNs and Global Image CNNs",
-    "aminbeidokhti2019": "Aminbeidokhti et al. 2019, Emotion Recognition with Spatial Attention and Temporal Softmax",
+    "tan2017": "Tan et al. 2017, Group Emotion Recognition with Individual Facial Emotion CNNs and Global "
+    "Image based CNNs",
+    "aminbeidokhti2019": "Aminbeidokhti et al. 2019, Emotion Recognition with Spatial Attention and Temporal Softmax "
+    "Pooling",
     "meen": "Meen et al., Facial Emotion Recognition using Facial Features as an Attention Mechanism",
     "dagnet": "DAG-Net: Dual Attention Graph Network for Emotion Recognition in the Wild",
 }
 """Paper -> its authors and title; `docs/papers/` has a page of each."""
+
+
+K = TypeVar("K", bound=Settings)
 
 
 class Cell(Settings):
@@ -34,7 +44,7 @@ class Cell(Settings):
     Attributes:
         project: whose predictions.
         member: a head, fine-tune or ensemble of that project, all of its seeds.
-        split: of the samples that it is judged by.
+        split: of the samples that it is judged by; never `train`, which every member has seen.
         subset: only those of this subset.
         metric: `accuracy`; `recall`, of the samples of class `label`; `average_precision` of that class; or the mean of
             all classes', `mean_average_precision`.
@@ -46,7 +56,7 @@ class Cell(Settings):
 
     project: str | None = None
     member: str | None = None
-    split: Literal["train", "val", "test"] | None = None
+    split: Literal["val", "test"] | None = None
     subset: str | None = None
     metric: Literal["accuracy", "recall", "average_precision", "mean_average_precision"] | None = None
     label: str | None = None
@@ -95,6 +105,13 @@ class Pair(Settings):
     column: str
     across: bool = False
 
+    @property
+    def places(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Row and column of the first, and of the second."""
+        if self.across:
+            return (self.column, self.higher), (self.column, self.lower)
+        return (self.higher, self.column), (self.lower, self.column)
+
 
 class Recipe(Settings):
     """A table of a paper.
@@ -106,7 +123,7 @@ class Recipe(Settings):
         projects: those that are run for it, in this order; members of earlier ones may be what later ones start from.
         columns: name -> what its cells have in common.
         rows: in the paper's order.
-        pairs: what is compared.
+        pairs: what is compared; both cells are run.
         differs: what is not as in the paper in all rows, a line each.
         small: the same of the trial, beside what its projects say.
     """
@@ -138,12 +155,20 @@ class Recipe(Settings):
         for row in self.rows:
             for column in self.columns:
                 self._require_whole(row, column)
+        for pair in self.pairs:
+            self._require_run(pair)
         return self
+
+    def _require_run(self, pair: Pair) -> None:
+        for name, column in pair.places:
+            cell = self.cell(next(row for row in self.rows if row.name == name), column)
+            if cell.empty or cell.quoted:
+                raise ValueError(f"a pair names {name}, {column}, for which nothing is run")
 
     def _require_whole(self, row: Row, column: str) -> None:
         cell = self.cell(row, column)
         if cell.empty or cell.quoted:
-            if cell.quoted and cell.paper is None:
+            if not cell.empty and cell.paper is None:
                 raise ValueError(f"{row.name}, {column}: a quoted number is missing")
             return
         for name in ("member", "split", "metric"):
@@ -193,6 +218,11 @@ class DataSetNeed(Settings):
         return self.what if self.layout is not None else data_set(self.adapter).TITLE
 
     @property
+    def drawn(self) -> str:
+        """What its stand-in is one of."""
+        return data_set(self.stand_in or self.adapter).TITLE
+
+    @property
     def tree(self) -> str:
         """What is expected where under its root."""
         return self.layout if self.layout is not None else data_set(self.adapter).LAYOUT.strip("\n")
@@ -232,18 +262,19 @@ class ProjectRecipe(Settings):
 
 def names() -> tuple[str, ...]:
     """All recipes, sorted."""
-    here = resources.files("pipeline.recipes")
-    return tuple(sorted(one.name.removesuffix(".yaml") for one in here.iterdir() if one.name.endswith(".yaml")))
+    return tuple(sorted(one.name.removesuffix(".yaml") for one in FOLDER.iterdir() if one.name.endswith(".yaml")))
 
 
 def load(name: str) -> Recipe:
     """A recipe.
 
     Raises:
-        SettingError: there is none of that name; or the file is no recipe.
+        SettingError: there is none of that name, says which may be meant and lists all; or the file is no recipe.
     """
-    if name not in names():
-        raise SettingError(f"recipe {name!r}: choose one of {', '.join(names())}")
+    if name not in (known := names()):
+        close = get_close_matches(name, known, 1)
+        meant = f"did you mean {close[0]!r}? There are" if close else "there are"
+        raise SettingError(f"recipe {name!r}: {meant} {', '.join(known)}")
     return _read(Recipe, f"{name}.yaml")
 
 
@@ -251,16 +282,20 @@ def load_project(name: str) -> ProjectRecipe:
     """A project's settings.
 
     Raises:
-        SettingError: the file is no project.
+        SettingError: there is no such file, or it is no project.
     """
     return _read(ProjectRecipe, f"projects/{name}.yaml")
 
 
-def _read(kind: type[Any], path: str) -> Any:
-    text = resources.files("pipeline.recipes").joinpath(path).read_text(encoding="utf-8")
+def _read(kind: type[K], path: str) -> K:
     try:
+        text = FOLDER.joinpath(path).read_text(encoding="utf-8")
         return kind.model_validate(yaml.load(text, Loader=Loader))  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise SettingError(f"recipes/{path} is not there: name a project that is") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingError(f"recipes/{path} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SettingError(f"recipes/{path}: {place}: {first['msg']}") from None
+        place = "".join(f"{part}: " for part in (".".join(map(str, first["loc"])),) if part)
+        raise SettingError(f"recipes/{path}: {place}{first['msg'].removeprefix('Value error, ')}") from None

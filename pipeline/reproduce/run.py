@@ -9,7 +9,8 @@ from pathlib import Path
 from pipeline.project import Project
 from pipeline.reproduce import recipe as recipes
 from pipeline.reproduce.passes import Passes, counted, passes_of
-from pipeline.reproduce.projects import jobs_of, repro, roots_of, write_job
+from pipeline.reproduce.projects import jobs_of, notes_of, require_kind, roots_of, write_job
+from pipeline.reproduce.repro import repro
 from pipeline.reproduce.table import table_of
 from pipeline.reproduce.writing import lines_of, write
 
@@ -28,11 +29,12 @@ def run(name: str, roots: Mapping[str, Path], folder: Path, *, small: bool, say:
         The table, a line each.
 
     Raises:
-        SettingError: no such recipe, a data set that is not given, settings that are not fit.
+        SettingError: no such recipe, a data set that is not given, settings that are not fit, a folder of trials
+            without `small` or the other way.
         DataError: a data set cannot be used, or a stage failed.
     """
     recipe, jobs = recipes.load(name), jobs_of(name, small=small)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_kind(folder, small=small)
     places = roots_of(jobs, roots, folder, say, small=small)
     start, passes, folders = time.monotonic(), Passes(0, 0), {}
     for job in jobs:
@@ -42,8 +44,8 @@ def run(name: str, roots: Mapping[str, Path], folder: Path, *, small: bool, say:
         before = counted(Project(here).store)
         repro(here, say)
         passes += passes_of(here, before, counted(Project(here).store))
-    notes = [*recipe.small, *(line for job in jobs for line in job.recipe.small.differs)] if small else []
-    table = table_of(recipe, folders)
+    table, notes = table_of(recipe, folders), notes_of(recipe, jobs) if small else []
+    folder.mkdir(parents=True, exist_ok=True)
     paths = write(table, folder, name, notes)
     minutes = (time.monotonic() - start) / 60
     return [

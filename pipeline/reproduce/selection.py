@@ -39,7 +39,7 @@ def needed(settings: Mapping[str, Any], members: Iterable[str], project: str) ->
         project: for messages.
 
     Raises:
-        SettingError: a name that the settings do not have.
+        SettingError: a name that the settings do not have; or they have no heads or roles.
     """
     search = _Search(settings, project)
     for member in sorted(members):
@@ -68,6 +68,9 @@ def _only(of: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
 
 class _Search:
     def __init__(self, settings: Mapping[str, Any], project: str) -> None:
+        for section, key in (("extract", "backbones"), ("train", "heads")):
+            if key not in settings.get(section, {}):
+                raise SettingError(f"project {project}: {section}.{key} is missing")
         self.project = project
         self.ensembles: Mapping[str, Any] = settings.get("fuse", {}).get("ensembles", {})
         self.heads: Mapping[str, Any] = settings["train"]["heads"]

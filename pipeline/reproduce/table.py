@@ -28,7 +28,8 @@ class Number:
         paper: percent; None where the paper has no number.
         quoted: nothing was run for it.
         ours: what was measured; None where nothing was run.
-        copy_of: another row of which every answer is the same; None: there is none.
+        copy_of: an earlier cell of the row or the column, of another member, whose every answer is the same: its
+            column or row; None: there is none.
     """
 
     row: str
@@ -96,10 +97,9 @@ def table_of(recipe: Recipe, folders: Mapping[str, Path]) -> Table:
 
 
 def _compared(judges: _Judges, pair: Pair, numbers: Mapping[tuple[str, str], Number]) -> Compared:
-    places = [(pair.column, name) if pair.across else (name, pair.column) for name in (pair.higher, pair.lower)]
-    one, other = (judges.named(*place) for place in places)
+    one, other = (judges.named(*place) for place in pair.places)
     ours = less(one, other, RESAMPLES)
-    a, b = (numbers[place].paper for place in places)
+    a, b = (numbers[place].paper for place in pair.places)
     return Compared(pair, None if a is None or b is None else round(a - b, 2), ours, verdict_of(ours))
 
 
@@ -135,16 +135,17 @@ class _Judges:
         return self._judged[place]
 
     def copied(self, row: Row, column: str) -> str | None:
-        """An earlier row with the very same answers; the same member in two places is none."""
-        cell = self.recipe.cell(row, column)
-        for other in self.recipe.rows:
-            if other is row:
-                return None
-            that = self.recipe.cell(other, column)
-            if that.empty or that.quoted or (that.project, that.member) == (cell.project, cell.member):
+        """An earlier cell of the row or the column with the very same answers; the same member twice is none."""
+        mine = self.recipe.cell(row, column)
+        columns, rows = list(self.recipe.columns), list(self.recipe.rows)
+        earlier = [(row, other, other) for other in columns[: columns.index(column)]]
+        earlier += [(other, column, other.name) for other in rows[: rows.index(row)]]
+        for other, beside, name in earlier:
+            cell = self.recipe.cell(other, beside)
+            if cell.empty or cell.quoted or (cell.project, cell.member) == (mine.project, mine.member):
                 continue
-            if same_answers(self.of(other, column), self.of(row, column)):
-                return other.name
+            if same_answers(self.of(other, beside), self.of(row, column)):
+                return name
         return None
 
     def _manifest(self, cell: Cell) -> Manifest:

@@ -31,7 +31,7 @@ class ProjectData:
     """What is particular to a project.
 
     Attributes:
-        adapter: `folder` or `csv`.
+        adapter: `folder`, `csv`, or a published data set's.
         root, images: as written to params.yaml: absolute, or relative to the project.
         columns: our name -> the file's column.
         faces: `found`, `given` or `whole`.
@@ -86,7 +86,7 @@ def _photos(data: ProjectData) -> str:
     if data.images is not None:
         place = data.images
     else:
-        place = data.root if data.adapter == "folder" else str(Path(data.root).parent)
+        place = str(Path(data.root).parent) if data.adapter == "csv" else data.root
     return "" if Path(place).is_absolute() or place == "." else f"/{place}/\n"
 
 
@@ -115,12 +115,25 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> list[str]:
         if not path.exists():
             path.write_text(content, encoding="utf-8")
             done.append(f"wrote {path}")
+    return [*done, *initialised(folder)]
+
+
+def initialised(folder: Path) -> list[str]:
+    """Make a git repository where there is none, and DVC. What is there already stays.
+
+    Returns what was done, a line each.
+
+    Raises:
+        SettingError: git or DVC cannot be run.
+    """
+    done = []
     if not _run(["git", "rev-parse", "--git-dir"], folder):
         _must(["git", "init", "-q"], folder)
         done.append("made a git repository")
-    if not (folder / ".dvc").exists():
+    if not (folder / ".dvc" / "config").exists():
         inside = _output(["git", "rev-parse", "--show-prefix"], folder)
-        _must([*dvc(), "init", "-q", *(["--subdir"] if inside else [])], folder)
+        half = (folder / ".dvc").exists()  # killed as it began
+        _must([*dvc(), "init", "-q", *(["-f"] if half else []), *(["--subdir"] if inside else [])], folder)
         for option, value in (("core.analytics", "false"), ("core.check_update", "false")):
             _must([*dvc(), "config", "-q", option, value], folder)
         done.append("initialised DVC (its usage reports are off)")

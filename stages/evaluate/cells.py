@@ -5,19 +5,17 @@ Members are judged on the samples that every seed of them answers; of two member
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages.errors import DataError
 from stages.evaluate.precision import Precisions, mean_of, precisions
 from stages.evaluate.scoring import units_of
-from stages.evaluate.statistics import Bootstrap, Estimate, Ints, estimate, mean_correct, ratio, rounded
+from stages.evaluate.statistics import Bootstrap, Estimate, Floats, Ints, estimate, mean_correct, ratio, rounded
 from stages.index.manifest import Manifest, Sample
 from stages.predictions import Predictions, require_held_out
 
@@ -118,11 +116,11 @@ class Judged:
         """What is resampled together."""
         return units_of(list(self.samples.values()))[0]
 
-    def on(self, names: set[str]) -> Judged:
-        """The same on some of the samples."""
+    def on(self, names: Iterable[str]) -> Judged:
+        """The same on some of the samples, in the order of their names."""
         part = object.__new__(Judged)
         part.members, part.question, part.classes = self.members, self.question, self.classes
-        part.samples = {name: sample for name, sample in self.samples.items() if name in names}
+        part.samples = {name: self.samples[name] for name in names}
         return part
 
     def answers(self) -> list[Ints]:
@@ -142,13 +140,18 @@ class Judged:
         return [self._value(one) for one in self._precisions(Bootstrap(self.units, 1, 0))]
 
     def _alone(self, seed: int) -> Judged:
-        part = self.on(set(self.samples))
+        part = self.on(self.samples)
         part.members = [self.members[seed]]
         return part
 
+    def _of_label(self, found: Precisions) -> tuple[float, Floats]:
+        """The value and the draws of the class that is asked for."""
+        column = self.classes.index(self.question.label or "")
+        return float(found.values[column]), found.draws[:, column]
+
     def _value(self, found: Precisions) -> float:
         if self.question.label is not None:
-            return float(found.values[self.classes.index(self.question.label)])
+            return self._of_label(found)[0]
         value = found.mean["value"]
         return float("nan") if value is None else float(value)
 
@@ -163,9 +166,10 @@ class Judged:
 
     @property
     def constant(self) -> bool:
-        """Whether every sample has the same answer: of one label the same class, of several the same scores."""
+        """Whether every sample has the same answer: of one label the same class, of several the same scores. One sample
+        alone does not tell."""
         if self.question.metric in ("accuracy", "recall"):
-            return all(len(np.unique(found)) == 1 for found in self.whole())
+            return all(len(found) > 1 and len(np.unique(found)) == 1 for found in self.whole())
         parts = zip(self.members, self.rows, strict=True)
         return len(self.samples) > 1 and all(np.ptp(one.probabilities[rows], axis=0).max() == 0 for one, rows in parts)
 
@@ -189,7 +193,7 @@ def ask(judged: Judged, resamples: int, seed: int = 0) -> Answer:
         all_of = judged.precision(bootstrap)
         found = all_of.mean if question.label is None else all_of.by_class(judged.classes)[question.label]
     values = judged.of_seeds()
-    sd = rounded(statistics.stdev(values)) if of > 1 else None
+    sd = rounded(float(np.std(values, ddof=1))) if of > 1 else None
     value, low, high = (None if (x := found[key]) is None else float(x) for key in ("value", "low", "high"))
     return Answer(value, low, high, len(judged.samples), of, sd, judged.constant)
 
@@ -205,16 +209,15 @@ def less(one: Judged, other: Judged, resamples: int, seed: int = 0) -> Differenc
     both = set(one.samples) & set(other.samples)
     if not both:
         raise DataError(f"{one.members[0].head} and {other.members[0].head} answer no sample in common")
-    one, other = one.on(both), other.on(both)
+    one, other = one.on(sorted(both)), other.on(sorted(both))
     bootstrap = Bootstrap(one.units, resamples, seed)
     if one.question.metric in ("accuracy", "recall"):
         found = _gain(one.hits(), len(one.members), other.hits(), len(other.members), bootstrap)
     elif one.question.label is None:
         found = one.precision(bootstrap).over(other.precision(bootstrap))
     else:
-        column = one.classes.index(one.question.label)
-        a, b = one.precision(bootstrap), other.precision(bootstrap)
-        found = estimate(float(a.values[column] - b.values[column]), a.draws[:, column] - b.draws[:, column], a.n)
+        (a, drawn), (b, others) = (of._of_label(of.precision(bootstrap)) for of in (one, other))
+        found = estimate(a - b, drawn - others, len(both))
     value, low, high = (None if (x := found[key]) is None else float(x) for key in ("value", "low", "high"))
     return Difference(value, low, high, len(both))
 
@@ -231,7 +234,7 @@ def _gain(hits: Ints, of: int, others: Ints, of_others: int, bootstrap: Bootstra
     """Mean over samples of hits / of - others / of_others."""
     width = of_others + 1
     cells = np.arange((of + 1) * width)
-    gain: NDArray[np.float64] = cells // width / of - cells % width / of_others
+    gain: Floats = cells // width / of - cells % width / of_others
     counts = bootstrap.counts(hits * width + others, len(cells))
     draws = ratio(counts @ gain, counts.sum(axis=1))
     return estimate(float((hits / of - others / of_others).mean()), draws, len(hits))

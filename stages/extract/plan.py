@@ -19,7 +19,7 @@ from stages.detect.settings import FaceSource
 from stages.engines import TORCH_CPU, Engine
 from stages.engines import resolve as resolve_engine
 from stages.errors import SettingError, WeightsError
-from stages.extract.settings import ExtractSettings, finetune_command, unfolded
+from stages.extract.settings import FOLDER, ExtractSettings, finetune_command, unfolded
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,17 @@ def finetuned_weights(finetunes: Path, name: str, spec: BackboneSpec | None = No
     one, where it has two.
 
     Args:
+        finetunes: the project's `artifacts/finetune`.
+        name: of the fine-tune; or `folder:PATH`, relative to the project.
         spec: of the network that the weights are for; None: what the fine-tune calls its backbone.
     """
-    photos = finetunes / name / "photos.safetensors"
+    folder = finetunes / name
+    if name.startswith(FOLDER):
+        folder = finetunes.parent.parent / name.removeprefix(FOLDER)
+    photos = folder / "photos.safetensors"
     if spec is not None and spec.input == "image" and photos.is_file():
         return photos
-    return finetunes / name / "backbone.safetensors"
+    return folder / "backbone.safetensors"
 
 
 def together(plans: Sequence[RolePlan]) -> list[list[RolePlan]]:

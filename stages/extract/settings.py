@@ -19,6 +19,11 @@ _FOLD = re.compile(r"\.fold\d+$")
 
 ROLE_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
+FOLDER = "folder:"
+FOLDER_PATTERN = rf"{FOLDER}[^/\\\s][^\\]*"
+"""Another project's fine-tune by its folder, relative to this project: an absolute path would be of one machine, and is
+told wherever features go."""
+
 Role = Annotated[str, Field(pattern=f"^{ROLE_PATTERN}$")]
 """A role names files and DVC stages."""
 
@@ -48,7 +53,9 @@ def unfolded(name: str) -> str:
 
 def finetune_command(name: str) -> str:
     """The command that makes a fine-tune, or one of its folds."""
-    return f"kuleshov finetune {unfolded(name)}" + (" --folds K" if unfolded(name) != name else "")
+    where = " in the project that it is of" if name.startswith(FOLDER) else ""
+    own = unfolded(name).rpartition("/")[2] if where else unfolded(name)
+    return f"kuleshov finetune {own}" + (" --folds K" if unfolded(name) != name else "") + where
 
 
 class BackboneSettings(Settings):
@@ -61,7 +68,8 @@ class BackboneSettings(Settings):
             that person masked, and has a row for each; None: whole photos. A backbone of faces has none.
         stand_in: a backbone with the same taps that is used where the weights of `backbone` are not on this machine;
             it is said when that happens. None: missing weights are an error.
-        finetuned: name of a fine-tune (`kuleshov finetune NAME`) whose weights it has; None: the catalogue's.
+        finetuned: name of a fine-tune (`kuleshov finetune NAME`) whose weights it has, or `folder:PATH`, the folder of
+            another project's, relative to this project; None: the catalogue's.
         folds: of a fine-tune that was made in so many folds: the role stands for one of each fold, `ROLE.fold0` and so
             on, by which heads name them.
         compression: of the rows in the store: `none`, `gzip` or `lzf`. Smaller files that cannot be mapped, so that
@@ -72,7 +80,7 @@ class BackboneSettings(Settings):
     taps: tuple[str, ...] = Field(min_length=1)
     region: Region | None = None
     stand_in: str | None = None
-    finetuned: str | None = Field(default=None, pattern=f"^{ROLE_PATTERN}$")
+    finetuned: str | None = Field(default=None, pattern=f"^({ROLE_PATTERN}|{FOLDER_PATTERN})$")
     folds: int | None = Field(default=None, ge=2)
     compression: Literal["none", "gzip", "lzf"] = "none"
 

@@ -104,50 +104,76 @@ def photo_probabilities(
     return means, answered
 
 
-def answers(
-    network: Network,
-    pixels: Pixels,
-    size: int,
-    ledger: Ledger,
-    *,
-    of: Of = "probabilities",
-    most: int | None = None,
-    mirrored: bool = False,
-) -> Answers:
-    """Run a network over a set, in the plain view; who gets no answer is recorded in the ledger.
+@dataclass(frozen=True)
+class Outputs:
+    """What a network gave for a set: from this photos are answered in one way or another.
+
+    Attributes:
+        pixels: the set.
+        logits: (R, K) float64 of rows that could be read.
+        rows: (R,) int64, ascending: which row of the set each is.
+        mirrored: (R, K), the same of their mirror images; None: they were not asked for.
+    """
+
+    pixels: Pixels
+    logits: np.ndarray
+    rows: np.ndarray
+    mirrored: np.ndarray | None
+
+
+def outputs(network: Network, pixels: Pixels, size: int, *, mirrored: bool = False) -> Outputs:
+    """Run a network over a set, in the plain view.
 
     Args:
         network: gives a row of logits for each row of the batch. One that averages the faces itself may be run on a set
-            of unit `face` too: each row is a face then, and they are averaged here.
+            of unit `face` too: each row is a face then, and they are averaged by `answer`.
         size: rows of a batch, at least 1.
+        mirrored: see each picture mirrored as well.
+
+    Raises:
+        Exception: what `Pixels.batches` raises.
+    """
+    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    rows: list[np.ndarray] = []
+    with torch.inference_mode():
+        for batch in pixels.batches(np.arange(len(pixels)), size, None):
+            for part, view in zip(parts, (batch, mirror(batch)) if mirrored else (batch,), strict=False):
+                part.append(network(view).double().cpu().numpy())
+            rows.append(batch.rows.numpy())
+    none = np.zeros((0, len(pixels.classes)))
+    plain, other = (np.concatenate([none, *part]) for part in parts)
+    return Outputs(pixels, plain, np.concatenate([np.empty(0, np.int64), *rows]), other if mirrored else None)
+
+
+def answer(
+    found: Outputs, ledger: Ledger, *, of: Of = "probabilities", most: int | None = None, mirrored: bool = False
+) -> Answers:
+    """What the outputs say of each sample; who gets no answer is recorded in the ledger.
+
+    Args:
         ledger: takes samples with values that are not finite (`non_finite`), and those
             whose photo cannot be read.
         of: what is averaged over faces, and over a picture and its mirror image.
         most: with unit `face`, how many of a sample's faces count, the largest; None: all.
-        mirrored: see each picture mirrored as well (Tan et al. do, of photos).
+        mirrored: each picture's mirror image counts as well (Tan et al. see photos so); they must have been asked for.
 
     Raises:
         SettingError: `most` and a set whose rows are no faces.
-        Exception: what `Pixels.batches` raises.
     """
+    pixels, logits, rows = found.pixels, found.logits, found.rows
     if most is not None and pixels.areas is None:
         raise SettingError(f"most is {most}, but the rows of this set are no faces: give the set max_faces {most}")
-    parts: list[np.ndarray] = []
-    rows: list[np.ndarray] = []
-    with torch.inference_mode():
-        for batch in pixels.batches(np.arange(len(pixels)), size, None):
-            views = [batch, mirror(batch)] if mirrored else [batch]
-            logits = [network(view).double().cpu().numpy() for view in views]
-            parts.append(np.concatenate(logits))
-            rows.append(np.tile(batch.rows.numpy(), len(views)))
-    seen = np.concatenate([np.empty(0, np.int64), *rows])
-    order = np.argsort(seen, kind="stable")  # a row's mirror image beside it
-    outputs, seen = np.concatenate(parts)[order] if parts else np.zeros((0, len(pixels.classes))), seen[order]
-    areas = None if pixels.areas is None else pixels.areas[seen]
+    if mirrored:
+        if found.mirrored is None:
+            raise ValueError("the mirror images were not asked for")
+        # a row's mirror image beside it
+        logits = np.stack([logits, found.mirrored], 1).reshape(-1, logits.shape[1])
+        rows = np.repeat(rows, 2)
+    areas = None if pixels.areas is None else pixels.areas[rows]
     samples = (*pixels.samples, *pixels.faceless)
     probabilities, answered = photo_probabilities(
-        outputs,
-        pixels.sample_of[seen],
+        logits,
+        pixels.sample_of[rows],
         len(samples),
         of=of,
         areas=areas,

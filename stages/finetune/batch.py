@@ -24,6 +24,7 @@ class PixelBatch:
         boxes: float32 (F, 4), x1 y1 x2 y2 of each face relative to the photo's width and height. Where the photo is
             shown mirrored, so are they. Nothing else that is drawn moves them: they are places in the whole photo,
             whatever part of it is shown, and a crop that is mirrored by itself is where it was.
+        shares: float32 (B, K), of each class the share that is wanted in the place of the label; None: the label is.
     """
 
     faces: Tensor
@@ -32,6 +33,7 @@ class PixelBatch:
     labels: Tensor
     rows: Tensor
     boxes: Tensor
+    shares: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

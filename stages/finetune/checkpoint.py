@@ -22,7 +22,7 @@ FILE = "checkpoint.pt"
 SCHEMA = 1
 _SHOWN = 4
 
-LATER = {"freeze": False, "photos.freeze": False}
+LATER = {"freeze": False, "photos.freeze": False, "targets": "labels", "leave_out": []}
 """Settings that files of earlier trainings do not have, and what these trainings did."""
 
 
@@ -111,7 +111,7 @@ def with_later(before: Mapping[str, object], now: Mapping[str, object]) -> dict[
 
 def said(settings: FinetuneSettings) -> dict[str, object]:
     """The settings on which a training depends, as `flat` gives them."""
-    return flat(settings.model_dump(mode="json", exclude={"device", "answer", "folds"}))
+    return flat(settings.model_dump(mode="json", exclude={"device", "answer", "answers", "folds"}))
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -7,24 +7,19 @@ They are fine-tunes of their own, `NAME.fold0` to `NAME.fold(K-1)`: a role of `e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stages.backbones import registry
-from stages.errors import DataError, MissingInputError
-from stages.extract.plan import finetuned_weights
-from stages.extract.settings import fold_name
+from stages.errors import DataError
+from stages.extract.settings import fold_name, unfolded
 from stages.finetune import seen
 from stages.finetune.answers import Answers
 from stages.finetune.pixels import Source
-from stages.finetune.run import Place, Result, run
+from stages.finetune.run import HELD_OUT, Place, Result, require_there, run
 from stages.finetune.settings import FinetuneSettings
 from stages.index.folds import NO_FOLD, folds_of
 from stages.index.manifest import Manifest, Sample
-
-HELD_OUT = "held out"
-"""The split of a fold's samples while the others are trained on."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +32,21 @@ class Folded:
         answers: of every sample: of a training sample by the network that did not see it, of the others by the mean of
             all networks' probabilities.
         seen: (n,) bool, of the answers' samples: whether a network that answered has seen the sample.
+        further: the two of each of `settings.answers`.
     """
 
     results: tuple[Result, ...]
     folds: dict[str, int]
     answers: Answers
     seen: np.ndarray
+    further: dict[str, tuple[Answers, np.ndarray]] = field(default_factory=dict)
 
 
 def run_folds(manifest: Manifest, source: Source, settings: FinetuneSettings, place: Place, count: int) -> Folded:
     """Train a network for each fold on the training samples of the others; see `run`, also for what is raised.
+
+    The folds are those of the whole training split, also where `leave_out` keeps a part of it from training: what is
+    made in as many folds holds out the same samples.
 
     Raises:
         SettingError: there are too few groups.
@@ -59,8 +59,12 @@ def run_folds(manifest: Manifest, source: Source, settings: FinetuneSettings, pl
         parted = Manifest(tuple(_held_out(sample, folds, fold) for sample in manifest))
         own = replace(place, name=fold_name(place.name, fold))
         results.append(run(parted, source, _after(settings, own, fold, count, parted), own))
-    answers, has_seen = _joined(results, manifest.samples, folds)
-    return Folded(tuple(results), folds, answers, has_seen)
+    answers, has_seen = _joined(results, [one.answers for one in results], manifest.samples, folds)
+    further = {
+        how: _joined(results, [one.further[how] for one in results], manifest.samples, folds)
+        for how in settings.answers
+    }
+    return Folded(tuple(results), folds, answers, has_seen, further)
 
 
 def _held_out(sample: Sample, folds: dict[str, int], fold: int) -> Sample:
@@ -70,39 +74,43 @@ def _held_out(sample: Sample, folds: dict[str, int], fold: int) -> Sample:
 def _after(settings: FinetuneSettings, place: Place, fold: int, count: int, parted: Manifest) -> FinetuneSettings:
     """The settings, starting from the same fold of another fine-tune where that one was made in folds as well."""
     out = [sample for sample in parted if sample.split == HELD_OUT]
-    names = {}
+    starts = {}
     for part, asked in settings.networks.items():
-        if asked.previous is None:
+        of_fold, weights = place.weights_before(asked, fold), place.weights_before(asked)
+        if of_fold is None or weights is None:
             continue
-        spec, own = registry.get_spec(asked.backbone), fold_name(asked.previous, fold)
-        names[part] = own if finetuned_weights(place.folder, own, spec).exists() else asked.previous
-        weights = finetuned_weights(place.folder, names[part], spec)
-        if not weights.exists():
-            raise MissingInputError(f"{weights} is not there; run kuleshov finetune {asked.previous}")
+        if of_fold.exists():
+            weights, starts[part] = of_fold, fold_name(asked.start, fold)
+        require_there(weights, asked)
         if len(rows := seen.overlap(seen.read(weights), out)):
+            name = weights.parent.name
             raise DataError(
-                f"fine-tune {names[part]}, from which {place.name} would start, has seen {len(rows)} of the {len(out)} "
+                f"fine-tune {name}, from which {place.name} would start, has seen {len(rows)} of the {len(out)} "
                 f"samples that are held out (first {out[rows[0]].sample_id}): make it in the same folds, "
-                f"kuleshov finetune {asked.previous} --folds {count}"
+                f"kuleshov finetune {unfolded(name)} --folds {count}"
             )
-    return settings.after(names)
+    return settings.after(starts)
 
 
-def _joined(results: Sequence[Result], samples: Sequence[Sample], folds: dict[str, int]) -> tuple[Answers, np.ndarray]:
-    """The answers of all samples, and who answered after having seen the sample."""
-    by_id = [
-        dict(zip((s.sample_id for s in r.answers.samples), range(len(r.answers.samples)), strict=True)) for r in results
-    ]
+def _joined(
+    results: Sequence[Result], said: Sequence[Answers], samples: Sequence[Sample], folds: dict[str, int]
+) -> tuple[Answers, np.ndarray]:
+    """The answers of all samples, and who answered after having seen the sample.
+
+    Args:
+        said: of each result, its answers in one way.
+    """
+    by_id = [{sample.sample_id: row for row, sample in enumerate(one.samples)} for one in said]
     everyone = sorted(samples, key=lambda sample: sample.sample_id)
     has_seen = [seen.mask(result.seen, everyone) for result in results]
-    probabilities = np.zeros((len(everyone), results[0].answers.probabilities.shape[1]))
+    probabilities = np.zeros((len(everyone), said[0].probabilities.shape[1]))
     count, known = np.zeros(len(everyone), np.int64), np.zeros(len(everyone), bool)
     for row, sample in enumerate(everyone):
         fold = folds.get(sample.sample_id, NO_FOLD)
-        for at, result in enumerate(results):
+        for at, one in enumerate(said):
             place = by_id[at].get(sample.sample_id)
-            if fold in (at, NO_FOLD) and place is not None and result.answers.answered[place]:
-                probabilities[row] += result.answers.probabilities[place]
+            if fold in (at, NO_FOLD) and place is not None and one.answered[place]:
+                probabilities[row] += one.probabilities[place]
                 count[row] += 1
                 known[row] |= has_seen[at][row]
     probabilities /= np.maximum(count, 1)[:, None]

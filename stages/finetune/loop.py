@@ -32,7 +32,7 @@ from stages.finetune.schedule import factor
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.stopping import hint_for_memory, hint_for_nan, interrupts, out_of_memory
 from stages.heads.batch import HeadOutput
-from stages.heads.losses import CrossEntropy, learnt
+from stages.heads.losses import CrossEntropy, Soft, learnt
 from stages.progress import counter
 
 
@@ -200,10 +200,10 @@ class _Training:
         answers = int(counts.sum())
         if not answers:
             return 0
-        labels, counts = labels.to(self.device), counts.to(self.device)
+        labels, counts, shares = labels.to(self.device), counts.to(self.device), self._shares(batch)
         with self._autocast():
             said = self.network.learns(batch, batch.labels.to(self.device))
-        logits, losses = _counted(said, labels, counts, self.weights)
+        logits, losses = _counted(said, labels, counts, self.weights, shares)
         loss = losses.sum()
         self.scaler.scale(loss / expected).backward()
         value = float(loss.detach())
@@ -243,7 +243,9 @@ class _Training:
                 labels, counts = (one.to(self.device) for one in self.network.targets(batch))
                 with self._autocast():
                     logits = self.network(batch)[counts]
-                loss = float(cross_entropy(logits, labels[counts], reduction="sum"))
+                shares = self._shares(batch)
+                wanted = labels[counts] if shares is None else shares[counts]  # torch takes either
+                loss = float(cross_entropy(logits, wanted, reduction="sum"))
                 sums.add(loss, int((logits.argmax(-1) == labels[counts]).sum()), len(logits))
         if not sums.answers:
             raise DataError("no sample of the validation split has an answer: give it samples with faces")
@@ -309,6 +311,10 @@ class _Training:
         """What a checkpoint must agree in."""
         return files.identity(self.settings, self.network.classes, self.about)
 
+    def _shares(self, batch: PixelBatch) -> torch.Tensor | None:
+        shares = self.network.shares(batch)
+        return None if shares is None else shares.to(self.device)
+
     def _rates(self) -> tuple[float, float]:
         backbone, above = self.optimiser.param_groups
         return backbone["lr"], above["lr"]
@@ -343,15 +349,20 @@ def _check(
 
 
 def _counted(
-    said: HeadOutput, labels: torch.Tensor, counts: torch.Tensor, weights: torch.Tensor | None
+    said: HeadOutput,
+    labels: torch.Tensor,
+    counts: torch.Tensor,
+    weights: torch.Tensor | None,
+    shares: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (r, K) of the answers that count, and what each adds to the loss (r,), times the weight of its class."""
     logits, labels = said.logits[counts], labels[counts]
-    if said.penalty is None and said.answers is None:
+    if said.penalty is None and said.answers is None and shares is None:
         return logits, cross_entropy(logits, labels, weights, reduction="none")
+    loss, wanted = (CrossEntropy(), labels) if shares is None else (Soft(), shares[counts])
     given = ((name, getattr(said, name)) for name in ("penalty", "answers", "shares"))
     parts = {name: value[counts] for name, value in given if value is not None}
-    losses = learnt(CrossEntropy(), HeadOutput(logits, said.attention[counts], **parts), labels)
+    losses = learnt(loss, HeadOutput(logits, said.attention[counts], **parts), wanted)
     return logits, losses if weights is None else losses * weights[labels]
 
 

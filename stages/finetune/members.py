@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from stages.finetune.run import Result
 
 
-def of_result(result: Result) -> np.ndarray:
-    """Which of the answers' samples the weights have seen, (n,) bool."""
-    return seen.mask(result.seen, result.answers.samples)
+def seen_of(result: Result, answers: Answers) -> np.ndarray:
+    """Which of the answers' samples the weights have seen, (n,) bool.
+
+    Args:
+        answers: of the result, in one of its ways.
+    """
+    return seen.mask(result.seen, answers.samples)
 
 
 def member(name: str, seed: int, answers: Answers, classes: Sequence[str], has_seen: np.ndarray) -> Predictions:
     """The answers as predictions; samples without one are left out.
 
     Args:
-        name: of the fine-tune.
+        name: of the fine-tune, with its way to answer; see `FinetuneSettings.members`.
         has_seen: (n,) bool, of the answers' samples.
     """
     rows = np.flatnonzero(answers.answered)

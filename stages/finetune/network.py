@@ -149,6 +149,10 @@ class Network(nn.Module):
         """Of each answer its class, int64 (R,), and whether it counts, bool (R,); both on the batch's device."""
         raise NotImplementedError
 
+    def shares(self, batch: PixelBatch) -> Tensor | None:
+        """Of each answer the shares of the classes that are wanted, float32 (R, K); None: its class is."""
+        return batch.shares
+
     def parts(self) -> dict[str, nn.Module]:
         """What is saved as a file each: backbones with their own keys, and `last_layer` or `head`."""
         raise NotImplementedError
@@ -211,6 +215,10 @@ class Finetuned(Network):
             counts = torch.bincount(batch.owner, minlength=len(batch)) > 0
         pictures = len(batch.photos if self.unit == "photo" else batch.faces)
         return labels, counts & (pictures > 1 or not self.backbone.needs_two)
+
+    def shares(self, batch: PixelBatch) -> Tensor | None:
+        """See `Network.shares`."""
+        return batch.shares[batch.owner] if batch.shares is not None and self.unit == "face" else batch.shares
 
     def parts(self) -> dict[str, nn.Module]:
         """`backbone` and `last_layer`."""

@@ -129,6 +129,7 @@ class Pixels:
         faceless: samples that are no row because they have no face.
         unlabelled: samples that are no row because they have no label, or several.
         faces, photos: what is seen; at least one of them.
+        shares: (m, K) float32, of each sample what is wanted in the place of its label; None: the label is.
         ledger: takes the photos that cannot be read when they are wanted: they are left out of their batches.
     """
 
@@ -141,6 +142,7 @@ class Pixels:
     faces: _Faces | None
     photos: _Photos | None
     ledger: Ledger = field(repr=False)
+    shares: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -218,7 +220,8 @@ class Pixels:
                 turned = self.photos.mirrored(ids, draw)[owner.numpy()]
                 boxes = np.where(turned[:, None], mirrored_boxes(boxes), boxes)
         labels, positions = torch.from_numpy(self.labels[rows]), torch.from_numpy(rows.copy())
-        return PixelBatch(faces, owner, photos, labels, positions, torch.from_numpy(boxes))
+        shares = None if self.shares is None else torch.from_numpy(self.shares[self.sample_of[rows]])
+        return PixelBatch(faces, owner, photos, labels, positions, torch.from_numpy(boxes), shares)
 
     def _too_few(self, part: np.ndarray, good: np.ndarray) -> DataError:
         lost = self.ids(part[~good])

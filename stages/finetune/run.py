@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stages.backbones import registry, weights
+from stages.backbones.about import require_backbone
 from stages.device import resolve
 from stages.errors import DataError, MissingInputError, SettingError
 from stages.extract.plan import finetuned_weights
+from stages.extract.settings import fold_name, unfolded
 from stages.finetune import checkpoint, done, seen
 from stages.finetune.answers import Answers
 from stages.finetune.history import History
@@ -23,12 +26,17 @@ from stages.finetune.loop import fit
 from stages.finetune.network import Network
 from stages.finetune.pixels import Pixels, Source
 from stages.finetune.seen import Rows, Seen
-from stages.finetune.settings import WEIGHTS, FinetuneSettings
+from stages.finetune.settings import WEIGHTS, FinetuneSettings, PhotosChoice
 from stages.finetune.tasks import Task, task_of
+from stages.heads.shares import no_class, require_shares
 from stages.index.manifest import Manifest, Sample
+from stages.index.subsets import require_subsets, without
 
 CHECKPOINT = "checkpoint"
 """Folder of the checkpoint, in that of the fine-tune."""
+
+HELD_OUT = "held out"
+"""The split of a fold's samples while the others are trained on."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +47,31 @@ class Place:
         folder: has a folder for each fine-tune, by its name.
         name: of this one.
         weights_dir: the weights folder.
+        located: where the PATH of `start: folder:PATH` is; a script's are relative to its working directory.
     """
 
     folder: Path
     name: str
     weights_dir: Path
+    located: Callable[[str], Path] = Path
 
     @property
     def own(self) -> Path:
         """This fine-tune's folder."""
         return self.folder / self.name
+
+    def weights_before(self, start: FinetuneSettings | PhotosChoice, fold: int | None = None) -> Path | None:
+        """Where the weights are that a network starts from, whether they are there or not; None: from no fine-tune.
+
+        Args:
+            start: what is said of the network.
+            fold: of the fine-tune that is named; None: that itself.
+        """
+        if start.before is None:
+            return None
+        folder = self.folder / start.before if start.elsewhere is None else self.located(start.elsewhere)
+        name = folder.name if fold is None else fold_name(folder.name, fold)
+        return finetuned_weights(folder.parent, name, registry.get_spec(start.backbone))
 
 
 @dataclass(frozen=True)
@@ -62,9 +85,11 @@ class Result:
         rows: split -> how many rows (faces or photos) it was trained on (`train`) or judged by (`val`).
         left_out: why -> how many training samples are no row.
         answers: of every sample of the manifest.
+        further: the same for each of `settings.answers`.
         seen: what the weights have seen.
         seconds: that the training of this run took.
         trained: False: an earlier run had trained the same on the same data, and its weights were read.
+        no_class: with `targets: shares`, what training samples have shares of that is no class, and does not count.
     """
 
     weights: Path
@@ -76,6 +101,8 @@ class Result:
     seen: Seen
     seconds: float
     trained: bool
+    further: dict[str, Answers] = field(default_factory=dict)
+    no_class: tuple[str, ...] = ()
 
 
 def run(manifest: Manifest, source: Source, settings: FinetuneSettings, place: Place) -> Result:
@@ -90,18 +117,18 @@ def run(manifest: Manifest, source: Source, settings: FinetuneSettings, place: P
 
     Raises:
         SettingError: settings, backbone and data do not fit, the loss is no longer a number, or memory is too small.
-        MissingInputError: no crops, or no fine-tune of the name that `settings.start` gives.
-        DataError: no training sample, or none of a class.
+        MissingInputError: no crops, or no fine-tune of the name or in the folder that `settings.start` gives.
+        DataError: no training sample, or none of a class, or none with shares where these are wanted.
         WeightsError: weights or the checkpoint are missing, damaged or of another network.
     """
     task = task_of(source, settings)
     earlier = _earlier(settings, place)
-    train = task.pixels([s for s in manifest if s.split == "train"], varied=True)
+    train, left_out = _training(task, source, manifest, f"finetune.{unfolded(place.name)}")
     val = _judging(task, source, [s for s in manifest if s.split == "val"])
     network, started = task.start(place.weights_dir, earlier)
     about = _about(task, source, train, val, earlier, place)
-    training = checkpoint.identity(settings, source.classes, about)
-    before = done.read(place.own, network, training)
+    identity = checkpoint.identity(settings, source.classes, about)
+    before = done.read(place.own, network, identity)
     began = time.monotonic()
     history = before or fit(network, train, val, settings, place.own / CHECKPOINT, about=about)
     seconds = time.monotonic() - began
@@ -109,23 +136,24 @@ def run(manifest: Manifest, source: Source, settings: FinetuneSettings, place: P
     if before is None:
         _write(task, network, has_seen, place)
         history.write(place.own)
-        done.write(place.own, network, training, history)
+        done.write(place.own, network, identity, history)
         shutil.rmtree(place.own / CHECKPOINT, ignore_errors=True)
     _tell(network, has_seen, place)
     network.to(resolve(settings.device))
     found = task.answers(network, manifest.samples, source.ledger)
-    left_out = {"without a face": len(train.faceless), "without one label": len(train.unlabelled)}
     file = place.own / f"{next(iter(network.parts()))}.safetensors"
     return Result(
         weights=file,
         history=history,
         started=started,
         rows={"train": len(train)} | ({"val": len(val)} if val else {}),
-        left_out={why: count for why, count in left_out.items() if count},
-        answers=found,
+        left_out=left_out,
+        answers=found.pop(""),
         seen=seen.read(file),
         seconds=seconds,
         trained=before is None,
+        further=found,
+        no_class=no_class(train.samples, source.classes) if settings.targets == "shares" else (),
     )
 
 
@@ -133,16 +161,57 @@ def _earlier(settings: FinetuneSettings, place: Place) -> dict[str, Path]:
     """For each network that starts from a fine-tune, by the name of its file here: the file of its weights there."""
     files = {}
     for part, asked in settings.networks.items():
-        if asked.previous is None:
+        path = place.weights_before(asked)
+        if path is None:
             continue
+        where = f"finetune.{place.name}" + (f".{part}" if part != "backbone" else "") + ".start"
         if asked.previous == place.name:
-            where = f"finetune.{place.name}" + (f".{part}" if part != "backbone" else "")
-            raise SettingError(f"{where}.start is finetune:{place.name}: it cannot start from itself")
-        path = finetuned_weights(place.folder, asked.previous, registry.get_spec(asked.backbone))
-        if not path.exists():
-            raise MissingInputError(f"{path} is not there; run kuleshov finetune {asked.previous}")
+            raise SettingError(f"{where} is finetune:{place.name}: it cannot start from itself")
+        if asked.elsewhere is not None and path.parent.parent.resolve() == place.folder.resolve():
+            name = path.parent.name
+            raise SettingError(f"{where} is {asked.start}, a fine-tune of this project: use finetune:{name}")
+        require_there(path, asked)
+        if asked.elsewhere is not None:
+            require_backbone(path, registry.get_spec(asked.backbone).name, where)
         files[part] = path
     return files
+
+
+def require_there(path: Path, asked: FinetuneSettings | PhotosChoice) -> None:
+    """Refuse to start from a fine-tune that has not been trained.
+
+    Args:
+        path: of its weights.
+
+    Raises:
+        MissingInputError: names the file, and the command.
+    """
+    if path.exists():
+        return
+    if asked.elsewhere is None:
+        raise MissingInputError(f"{path} is not there; run kuleshov finetune {asked.previous}")
+    raise MissingInputError(
+        f"{path} is not there, and start is {asked.start}: name a fine-tune's folder, or run kuleshov finetune "
+        f"{unfolded(path.parent.name)} in the project that it is of"
+    )
+
+
+def _training(task: Task, source: Source, manifest: Manifest, where: str) -> tuple[Pixels, dict[str, int]]:
+    """The rows that are trained on, and why how many training samples are none of them.
+
+    Args:
+        where: the fine-tune's settings, for messages.
+    """
+    settings, place = task.settings, f"{where}.leave_out"
+    samples = [s for s in manifest if s.split == "train"]
+    require_subsets((s for s in manifest if s.split in ("train", HELD_OUT)), settings.leave_out, place)
+    train = task.pixels(without(samples, settings.leave_out, place), varied=True)
+    if settings.targets == "shares":
+        require_shares(train.samples, source.classes, f"{where}.targets is shares")
+    of_subsets = Counter(s.subset for s in samples if s.subset in settings.leave_out)
+    left_out = {"without a face": len(train.faceless), "without one label": len(train.unlabelled)}
+    left_out |= {f"of subset {name}": count for name, count in sorted(of_subsets.items())}
+    return train, {why: count for why, count in left_out.items() if count}
 
 
 def _judging(task: Task, source: Source, samples: Sequence[Sample]) -> Pixels | None:
@@ -178,9 +247,12 @@ def _about(
 
 
 def _data_hash(pixels: Pixels) -> str:
-    """Of the samples' names and contents, and of their groups: what the weights have seen is told by these."""
+    """Of the samples' names and contents, and of their groups: what the weights have seen is told by these. Where
+    shares are wanted, of these as well."""
     of = [pixels.samples[i] for i in pixels.sample_of.tolist()]
-    return checkpoint.data_hash((f"{s.sample_id}\0{s.content}\0{s.group}" for s in of), pixels.labels)
+    shares = {s.sample_id: f"\0{s.shares}" for s in of} if pixels.shares is not None else {}
+    ids = (f"{s.sample_id}\0{s.content}\0{s.group}{shares.get(s.sample_id, '')}" for s in of)
+    return checkpoint.data_hash(ids, pixels.labels)
 
 
 def _seen(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from stages.device import DeviceName
 from stages.errors import SettingError
+from stages.extract.settings import FOLDER, FOLDER_PATTERN
 from stages.finetune import presets
+from stages.finetune.parts import AnswerName, AnswerSettings, AugmentSettings, Rate, ScheduleSettings
 from stages.heads.margin_settings import MarginSettings
+from stages.index.subsets import Subsets
 from stages.settings import Settings
 
 Unit = Literal["face", "faces", "photo"]
@@ -21,107 +23,10 @@ their outputs. `photo`: the whole photo."""
 
 RANDOM, WEIGHTS, PREVIOUS, NOTHING = "random", "weights", "finetune:", "none"
 _START = re.compile(rf"{RANDOM}|{WEIGHTS}|{NOTHING}|{PREVIOUS}[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_OF_KIND = {
-    "constant": (),
-    "steps": ("unit", "every", "at", "gamma"),
-    "restarts": ("first", "multiply", "floor"),
-}
 
-Area = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Option = bool | int | float | str
 """A value of a head's options."""
-
-
-class AugmentSettings(Settings):
-    """What a random view of a picture is. The default shows each picture as extraction sees it.
-
-    Attributes:
-        flip: mirrored, with probability 1/2.
-        crop: `none` (the middle); `random` (a random place of the input's size in a larger picture); `resized` (a
-            random part, resized to the input's size).
-        short_side: px of a whole photo's shortest side before a random crop; None: the backbone's `resize_to`.
-        area: the smallest and largest share of the picture that `resized` shows.
-        jitter: brightness, contrast and saturation are changed by up to this share, as torchvision's ColorJitter.
-    """
-
-    flip: bool = False
-    crop: Literal["none", "random", "resized"] = "none"
-    short_side: int | None = Field(default=None, ge=1)
-    area: tuple[Area, Area] = (0.08, 1.0)
-    jitter: float = Field(default=0.0, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _fits_the_crop(self) -> AugmentSettings:
-        if self.area[0] > self.area[1]:
-            raise ValueError(f"area is {list(self.area)}: give the smaller share first")
-        if self.crop != "resized" and self.area != (0.08, 1.0):
-            raise ValueError(f"area is {list(self.area)} and crop is {self.crop}: only crop resized has an area")
-        if self.crop != "random" and self.short_side is not None:
-            raise ValueError(f"short_side is {self.short_side} and crop is {self.crop}: only crop random has one")
-        return self
-
-
-class ScheduleSettings(Settings):
-    """How the learning rate falls. See `schedule.factor` for the formulas.
-
-    Attributes:
-        kind: `constant`; `steps`: times `gamma` now and then; `restarts`: SGDR, cosines that start again.
-        unit: `steps`: what `every` and `at` count.
-        every: `steps`: after how many units each time; or `at`.
-        at: `steps`: after how many units; a number below 1 is a share of the whole training. Ascending.
-        gamma: `steps`: the factor.
-        first: `restarts`: length of the first period, in epochs.
-        multiply: `restarts`: how many times longer each period is than the one before.
-        floor: `restarts`: where the cosine ends, as a share of the learning rate it starts from (two groups of
-            parameters may have two rates).
-    """
-
-    kind: Literal["steps", "restarts", "constant"] = "constant"
-    unit: Literal["epoch", "iteration"] = "epoch"
-    every: int | None = Field(default=None, ge=1)
-    at: tuple[Rate, ...] = ()
-    gamma: float = Field(default=0.1, gt=0, lt=1)
-    first: int = Field(default=10, ge=1)
-    multiply: int = Field(default=2, ge=1)
-    floor: float = Field(default=0.0, ge=0, lt=1)
-
-    @field_validator("at")
-    @classmethod
-    def _numbers_of_units(cls, at: tuple[float, ...]) -> tuple[float, ...]:
-        for value in at:
-            if value >= 1 and value != int(value):
-                raise ValueError(f"at has {value}: use whole numbers of units, or shares of the training below 1")
-        if any(later <= earlier for earlier, later in pairwise(at)):
-            raise ValueError(f"at is {list(at)}: give ascending numbers")
-        if at and at[0] < 1 <= at[-1]:
-            raise ValueError(f"at is {list(at)}: give numbers of units, or shares below 1, not both")
-        return at
-
-    @model_validator(mode="after")
-    def _fits_the_kind(self) -> ScheduleSettings:
-        for name, field in ScheduleSettings.model_fields.items():
-            value = getattr(self, name)
-            if name != "kind" and name not in _OF_KIND[self.kind] and value != field.default:
-                raise ValueError(f"{name} is {value} and kind is {self.kind}, which has none: leave it out")
-        if self.kind == "steps" and (self.every is None) == (not self.at):
-            raise ValueError("kind steps needs either every or at")
-        return self
-
-
-class AnswerSettings(Settings):
-    """How a photo is answered by the trained network. See `stages.finetune.answers`.
-
-    Attributes:
-        of: what is averaged over its faces: `probabilities` (Tan et al. 2017) or `logits` (Gupta et al. 2018).
-        largest: how many of its faces count, the largest; None: all that are kept.
-        mirrored: its mirror image counts as well.
-    """
-
-    of: Literal["probabilities", "logits"] = "probabilities"
-    largest: int | None = Field(default=None, ge=1)
-    mirrored: bool = False
 
 
 class HeadChoice(Settings):
@@ -143,7 +48,8 @@ class PhotosChoice(Settings):
 
     Attributes:
         backbone, start, tap, freeze, freeze_norm, augment: as those of `FinetuneSettings`, which are the faces'
-            network's then. `finetune:NAME` is that fine-tune's network of whole photos. It is always there: no `none`.
+            network's then. `finetune:NAME` (or `folder:PATH`) is that fine-tune's network of whole photos. It is always
+            there: no `none`.
     """
 
     backbone: str = Field(min_length=1)
@@ -167,8 +73,18 @@ class PhotosChoice(Settings):
 
     @property
     def previous(self) -> str | None:
-        """The fine-tune that this network starts from, if any."""
-        return _previous(self.start)
+        """See `FinetuneSettings.previous`."""
+        return _after(self.start, PREVIOUS)
+
+    @property
+    def elsewhere(self) -> str | None:
+        """See `FinetuneSettings.elsewhere`."""
+        return _after(self.start, FOLDER)
+
+    @property
+    def before(self) -> str | None:
+        """See `FinetuneSettings.before`."""
+        return self.previous or self.elsewhere
 
 
 class FinetuneSettings(Settings):
@@ -177,9 +93,9 @@ class FinetuneSettings(Settings):
     Attributes:
         preset: a name of `presets.PRESETS`.
         backbone: the network that is trained.
-        start: `weights` (those of the catalogue), `random`, or `finetune:NAME` (where another fine-tune ended). With a
-            head that reads pixels and no features `none`: no network is below it, and `backbone` says which crops it
-            sees.
+        start: `weights` (those of the catalogue), `random`, `finetune:NAME` (where another fine-tune ended), or
+            `folder:PATH` (where one of another project ended: its folder, relative to this project). With a head that
+            reads pixels and no features `none`: no network is below it, and `backbone` says which crops it sees.
         keep_last: whether the other fine-tune's last layer, or its head, is kept; None: where classes and kind of layer
             (of a head also the widths) are the same.
         unit: what a sample is. A head sees a photo's faces together: `faces`, or `photo` where `backbone` sees photos.
@@ -200,6 +116,9 @@ class FinetuneSettings(Settings):
         freeze: the backbone is not trained: it keeps all its parameters and statistics.
         freeze_norm: the backbone's batch norm layers keep theirs.
         class_weights: `balanced`: a sample of class c counts n / (K n_c) times.
+        targets: what a sample's answer should be: `labels`, its class; or `shares`, of each class the annotators' share
+            (`Sample.shares`), and of a sample without shares its class.
+        leave_out: subsets of the manifest whose training samples do not train this one.
         compute: number format of the network's inside; weights, last layer and loss are float32.
         patience: epochs without a lower validation loss (split `val`) before it stops; the best weights are kept then.
             None: all epochs, and the last weights.
@@ -207,6 +126,7 @@ class FinetuneSettings(Settings):
         frames: with unit `faces`, how many frames of a clip are seen, others in each epoch; None: all that were looked
             at.
         answer: how photos are answered afterwards.
+        answers: further ways to answer, by name: each is a member of its own, `NAME.ANSWER`, of the same weights.
         folds: a fine-tune for each of so many folds of the training split, see `stages.finetune.folds`; None: one, of
             all of it.
         seed: of everything random.
@@ -236,11 +156,14 @@ class FinetuneSettings(Settings):
     freeze: bool = False
     freeze_norm: bool = False
     class_weights: Literal["none", "balanced"] = "none"
+    targets: Literal["labels", "shares"] = "labels"
+    leave_out: Subsets = ()
     compute: Literal["float32", "bfloat16", "float16"] = "float32"
     patience: int | None = Field(default=None, ge=1)
     max_faces: int = Field(default=15, ge=1)
     frames: int | None = Field(default=None, ge=1)
     answer: AnswerSettings = AnswerSettings()
+    answers: dict[AnswerName, AnswerSettings] = Field(default_factory=dict)
     folds: int | None = Field(default=None, ge=2)
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     device: DeviceName = "auto"
@@ -270,9 +193,15 @@ class FinetuneSettings(Settings):
         _require_something_to_freeze(self)
         if self.unit != "faces" and self.frames is not None:
             raise ValueError(f"frames is {self.frames} and unit is {self.unit}: only unit faces sees several at once")
-        if self.unit == "photo" and self.answer.largest is not None:
-            raise ValueError(f"answer.largest is {self.answer.largest}, and a photo has no faces here: leave it out")
-        if self.keep_last is not None and self.previous is None:
+        for where, one in self._hows().items():
+            if self.unit == "photo" and one.largest is not None:
+                raise ValueError(f"{where}.largest is {one.largest}, and a photo has no faces here: leave it out")
+        if self.targets == "shares" and self.classifier.kind != "softmax":
+            raise ValueError(
+                f"targets is shares and classifier.kind is {self.classifier.kind}: a margin is one of a single class; "
+                "use softmax, or targets: labels"
+            )
+        if self.keep_last is not None and self.before is None:
             raise ValueError(f"keep_last is given and start is {self.start}, which has no last layer: leave it out")
         return self
 
@@ -292,14 +221,29 @@ class FinetuneSettings(Settings):
             raise ValueError(f"classifier is ({self.classifier}), and a head is given, which is the last: use softmax")
         if self.dropout:
             raise ValueError(f"dropout is {self.dropout}, and a head has its own: use head.dropout, and 0 here")
-        if self.answer.largest is not None:
-            raise ValueError(f"answer.largest is {self.answer.largest}, and a head answers for a photo: leave it out")
-        if self.answer.of != "probabilities" and not self.answer.mirrored:
-            raise ValueError(
-                f"answer.of is {self.answer.of}, and a head gives a photo one answer: there is nothing to average; use "
-                "probabilities"
-            )
+        for where, one in self._hows().items():
+            if one.largest is not None:
+                raise ValueError(f"{where}.largest is {one.largest}, and a head answers for a photo: leave it out")
+            if one.of != "probabilities" and not one.mirrored:
+                raise ValueError(
+                    f"{where}.of is {one.of}, and a head gives a photo one answer: there is nothing to average; use "
+                    "probabilities"
+                )
         return self
+
+    @model_validator(mode="after")
+    def _no_answer_twice(self) -> FinetuneSettings:
+        found: dict[str, str] = {}
+        for where, one in self._hows().items():
+            text = one.model_dump_json()
+            if text in found:
+                raise ValueError(f"{where} is the same as {found[text]}: leave it out")
+            found[text] = where
+        return self
+
+    def _hows(self) -> dict[str, AnswerSettings]:
+        """The setting -> how it answers."""
+        return {"answer": self.answer} | {f"answers.{name}": one for name, one in self.answers.items()}
 
     def _require_nothing_below(self) -> None:
         if self.head is None:
@@ -321,9 +265,33 @@ class FinetuneSettings(Settings):
         return tuple(one.previous for one in self.networks.values() if one.previous is not None)
 
     @property
+    def from_folders(self) -> tuple[tuple[str, str], ...]:
+        """Backbone and folder of its networks that start from another project's fine-tune."""
+        return tuple((one.backbone, one.elsewhere) for one in self.networks.values() if one.elsewhere is not None)
+
+    @property
     def previous(self) -> str | None:
-        """The fine-tune that the backbone starts from, if any."""
-        return _previous(self.start)
+        """The fine-tune of this project that the backbone starts from, if any."""
+        return _after(self.start, PREVIOUS)
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The folder of another project's fine-tune that the backbone starts from, relative to this one, if any."""
+        return _after(self.start, FOLDER)
+
+    @property
+    def before(self) -> str | None:
+        """The fine-tune that the backbone starts from, whosever it is: a name, or a folder."""
+        return self.previous or self.elsewhere
+
+    @property
+    def hows(self) -> dict[str, AnswerSettings]:
+        """Each way to answer, by its name in `answers`; `answer` is ''."""
+        return {"": self.answer, **self.answers}
+
+    def members(self, name: str) -> dict[str, str]:
+        """What the members of this fine-tune are called without their seed, by their way to answer, see `hows`."""
+        return {how: f"{name}.{how}" if how else name for how in self.hows}
 
     @property
     def networks(self) -> Mapping[str, FinetuneSettings | PhotosChoice]:
@@ -335,9 +303,9 @@ class FinetuneSettings(Settings):
         """As `networks`, with `backbone` where no network is there: it says what is seen."""
         return {"backbone": self} | ({"photos": self.photos} if self.photos is not None else {})
 
-    def after(self, finetunes: Mapping[str, str]) -> FinetuneSettings:
-        """These settings with networks, by the names of their files, that start from other fine-tunes."""
-        starts = {part: {"start": f"{PREVIOUS}{name}"} for part, name in finetunes.items()}
+    def after(self, others: Mapping[str, str]) -> FinetuneSettings:
+        """These settings with another `start` of networks, by the names of their files."""
+        starts = {part: {"start": start} for part, start in others.items()}
         update: dict[str, object] = dict(starts.get("backbone", {}))
         if self.photos is not None and "photos" in starts:
             update["photos"] = self.photos.model_copy(update=starts["photos"])
@@ -345,12 +313,12 @@ class FinetuneSettings(Settings):
 
     def with_head(self, head: HeadChoice) -> FinetuneSettings:
         """These settings with another head, or with one; unit `face` becomes `faces`, and what is said of the last
-        layer (`classifier`, `dropout`, `answer`) goes with it.
+        layer (`classifier`, `dropout`, `answer`, `answers`) goes with it.
 
         Raises:
             pydantic.ValidationError: they do not fit a head.
         """
-        of_last = {"classifier", "dropout", "answer"} if self.head is None else set[str]()
+        of_last = {"classifier", "dropout", "answer", "answers"} if self.head is None else set[str]()
         # what the preset says is among them, and would be filled in again
         said = self.model_dump(exclude_unset=True, exclude={"preset", *of_last}) | {"head": head}
         made = FinetuneSettings.model_validate(said | ({"unit": "faces"} if self.unit == "face" else {}))
@@ -360,13 +328,15 @@ class FinetuneSettings(Settings):
 def _known_start(start: str, remedy: str) -> str:
     if start == PREVIOUS:  # a preset that goes on from another one
         raise ValueError(f"this preset goes on from another fine-tune: name it, as {remedy}")
-    if not _START.fullmatch(start):
-        raise ValueError(f"start is {start!r}: use weights, random or finetune:NAME")
-    return start
+    if start.startswith(FOLDER) and not re.fullmatch(FOLDER_PATTERN, start):
+        raise ValueError(f"start is {start!r}: give the fine-tune's folder relative to the project, as folder:../a/b")
+    if not start.startswith(FOLDER) and not _START.fullmatch(start):
+        raise ValueError(f"start is {start!r}: use weights, random, finetune:NAME or folder:PATH")
+    return start.rstrip("/")
 
 
-def _previous(start: str) -> str | None:
-    return start.removeprefix(PREVIOUS) if start.startswith(PREVIOUS) else None
+def _after(start: str, prefix: str) -> str | None:
+    return start.removeprefix(prefix) if start.startswith(prefix) else None
 
 
 def _require_something_to_freeze(network: FinetuneSettings | PhotosChoice) -> None:

@@ -155,9 +155,9 @@ def start_backbone(
     """
     spec = registry.get_spec(settings.backbone)
     tap = choose_tap(spec, settings.tap)
-    if settings.previous is not None:
+    if settings.before is not None:
         net = load_finetuned(settings.backbone, _file(settings, previous))
-        origin = f"fine-tune {settings.previous}"
+        origin = f"fine-tune {settings.before}"
     elif settings.start == RANDOM:
         net, origin = registry.build(settings.backbone), "random weights"
     else:
@@ -202,7 +202,7 @@ def _keep(
     """
     classes = about["classes"]
     new = f"the {what} is new, for {len(classes) if isinstance(classes, list) else 0} classes"
-    if settings.previous is None or settings.keep_last is False:
+    if settings.before is None or settings.keep_last is False:
         return False, new
     path = _file(settings, previous).with_name(f"{what.replace(' ', '_')}.safetensors")
     other = "last layer" if what == "head" else "head"
@@ -210,12 +210,12 @@ def _keep(
     why = differs(about, read_about(path), same) if path.exists() else f"that fine-tune had a {other} instead"
     if why:
         if settings.keep_last:
-            raise SettingError(f"keep_last is true, but the {what} of {settings.previous} does not fit: {why}")
+            raise SettingError(f"keep_last is true, but the {what} of {settings.before} does not fit: {why}")
         return False, f"{new}: {why}"
     load_strictly(above, read_state(path), path)
     if isinstance(above, MarginClassifier):
         above.iteration.zero_()  # the schedule of lambda begins again
-    return True, f"the {what} is kept from fine-tune {settings.previous}"
+    return True, f"the {what} is kept from fine-tune {settings.before}"
 
 
 def differs(now: Mapping[str, object], before: Mapping[str, object], names: Iterable[str]) -> str:

@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from stages.backbones import registry
 from stages.errors import SettingError
-from stages.finetune.answers import Answers, answers
+from stages.finetune.answers import Answers, answer, outputs
 from stages.finetune.network import EndToEnd, Finetuned, Network
 from stages.finetune.pixels import Pixels, Source, face_pixels, joint_pixels, photo_pixels
 from stages.finetune.settings import AugmentSettings, FinetuneSettings
 from stages.finetune.start import describe, describe_joint, reads_of, start, start_joint
 from stages.heads import registry as heads
+from stages.heads.shares import share_targets
 from stages.index.manifest import Sample
 from stages.ledger import Ledger
 
@@ -56,8 +58,11 @@ class Task(Protocol):
         """What is written beside the weights; see `start.describe`."""
         ...
 
-    def answers(self, network: Network, samples: Sequence[Sample], ledger: Ledger) -> Answers:
-        """The trained network's answers, of samples with and without labels; see `answers.answers`."""
+    def answers(self, network: Network, samples: Sequence[Sample], ledger: Ledger) -> dict[str, Answers]:
+        """The trained network's answers, of samples with and without labels, by `settings.hows`; see `answers.answer`.
+
+        The network computes once, whatever ways there are.
+        """
         ...
 
 
@@ -80,7 +85,8 @@ class Alone:
 
     def pixels(self, samples: Sequence[Sample], *, varied: bool) -> Pixels:
         """See `Task`."""
-        return self._pixels(samples, self.settings, self.settings.augment if varied else AugmentSettings())
+        augment = self.settings.augment if varied else AugmentSettings()
+        return _with_shares(self._pixels(samples, self.settings, augment), self.settings)
 
     def start(self, weights_dir: Path, previous: Mapping[str, Path]) -> tuple[Network, tuple[str, ...]]:
         """See `Task`."""
@@ -93,15 +99,15 @@ class Alone:
         assert isinstance(network, Finetuned)  # noqa: S101 - `start` made it
         return describe(network, self.settings)
 
-    def answers(self, network: Network, samples: Sequence[Sample], ledger: Ledger) -> Answers:
+    def answers(self, network: Network, samples: Sequence[Sample], ledger: Ledger) -> dict[str, Answers]:
         """See `Task`."""
         assert isinstance(network, Finetuned)  # noqa: S101 - `start` made it
-        settings, how = self.settings, self.settings.answer
+        settings = self.settings
         if settings.unit == "faces":  # each face is a row, whatever was trained: they are averaged afterwards
             settings = settings.model_copy(update={"unit": "face", "frames": None})
         network.unit = settings.unit
         pixels = self._pixels(samples, settings, AugmentSettings(), labelled=False)
-        return answers(network, pixels, settings.batch_size, ledger, of=how.of, most=how.largest, mirrored=how.mirrored)
+        return _answers(network, pixels, settings, ledger)
 
     def _pixels(
         self,
@@ -151,7 +157,7 @@ class Joint:
 
     def pixels(self, samples: Sequence[Sample], *, varied: bool) -> Pixels:
         """See `Task`. Each network has random views of its own."""
-        return self._pixels(samples, varied=varied, labelled=True)
+        return _with_shares(self._pixels(samples, varied=varied, labelled=True), self.settings)
 
     def start(self, weights_dir: Path, previous: Mapping[str, Path]) -> tuple[Network, tuple[str, ...]]:
         """See `Task`."""
@@ -164,10 +170,9 @@ class Joint:
         assert isinstance(network, EndToEnd)  # noqa: S101 - `start` made it
         return describe_joint(network, self.settings)
 
-    def answers(self, network: Network, samples: Sequence[Sample], ledger: Ledger) -> Answers:
+    def answers(self, network: Network, samples: Sequence[Sample], ledger: Ledger) -> dict[str, Answers]:
         """See `Task`. Of a clip as many frames are seen as in training, spread evenly."""
-        pixels, how = self._pixels(samples, varied=False, labelled=False), self.settings.answer
-        return answers(network, pixels, self.settings.batch_size, ledger, of=how.of, mirrored=how.mirrored)
+        return _answers(network, self._pixels(samples, varied=False, labelled=False), self.settings, ledger)
 
     def _pixels(self, samples: Sequence[Sample], *, varied: bool, labelled: bool) -> Pixels:
         settings, source = self.settings, self.source
@@ -183,6 +188,23 @@ class Joint:
                 source, samples, *seen[0], unit="faces", max_faces=most, frames=frames, labelled=labelled
             )
         return joint_pixels(source, samples, seen[0], seen[1], max_faces=most, frames=frames, labelled=labelled)
+
+
+def _answers(network: Network, pixels: Pixels, settings: FinetuneSettings, ledger: Ledger) -> dict[str, Answers]:
+    """See `Task.answers`."""
+    hows = settings.hows
+    mirrored = any(how.mirrored for how in hows.values())
+    found = outputs(network, pixels, settings.batch_size, mirrored=mirrored)
+    return {
+        name: answer(found, ledger, of=how.of, most=how.largest, mirrored=how.mirrored) for name, how in hows.items()
+    }
+
+
+def _with_shares(pixels: Pixels, settings: FinetuneSettings) -> Pixels:
+    """The same set, with what is wanted of each sample where that is no single class."""
+    if settings.targets == "labels":
+        return pixels
+    return replace(pixels, shares=share_targets(pixels.samples, pixels.classes))
 
 
 def _require_what_it_reads(settings: FinetuneSettings, kind: str) -> None:

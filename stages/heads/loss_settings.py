@@ -15,12 +15,13 @@ class LossSettings(Settings):
     Attributes:
         kind: `cross_entropy`; `focal` (Lin et al. 2017): cross entropy times (1 - p)^`gamma`; `kl`: the
             Kullback-Leibler divergence of the softmax from labels that sum to one; `multi_label`: a binary cross
-            entropy for each class. The last two take samples of several labels.
+            entropy for each class; `soft`: cross entropy of the annotators' shares of each class. `kl` and
+            `multi_label` take samples of several labels.
         gamma: `focal`: how much less a sample counts that is answered well.
         smoothing: `cross_entropy`: the share of the label that is spread evenly over all classes.
     """
 
-    kind: Literal["cross_entropy", "focal", "kl", "multi_label"] = "cross_entropy"
+    kind: Literal["cross_entropy", "focal", "kl", "multi_label", "soft"] = "cross_entropy"
     gamma: float | None = Field(default=None, ge=0, le=10)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
 

@@ -5,10 +5,11 @@ Of logits z of K classes, with q = softmax(z) and c the sample's class:
     cross_entropy   -(1 - e) log q_c - e / K sum_k log q_k,  e the smoothing (Szegedy et al. 2016, section 7)
     focal           -(1 - q_c)^gamma log q_c  (Lin et al. 2017, equation 4; there of two classes)
     kl              sum_k t_k (log t_k - log q_k),  t the targets divided by their sum
+    soft            -sum_k p_k log q_k,  p the annotators' shares of each class (`heads.shares`)
     multi_label     mean over k of -(t_k log s_k + (1 - t_k) log(1 - s_k)),  s = sigmoid(z)
 
-Cross entropy and focal take samples of one label, the others those of any number. DAG-Net trains with `kl`: a sample of
-three labels wants a third of the softmax for each of them.
+Cross entropy, focal and soft take samples of one label, the others those of any number. DAG-Net trains with `kl`: a
+sample of three labels wants a third of the softmax for each of them.
 """
 
 from __future__ import annotations
@@ -106,6 +107,15 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Soft:
+    """Cross entropy of shares: that of a class, where one class has all of them."""
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Losses (...) of logits (..., K) and shares (..., K) that sum to 1."""
+        return -(targets * torch.log_softmax(logits, -1)).sum(-1)
+
+
+@dataclass(frozen=True)
 class MultiLabel:
     """A binary cross entropy for each class, averaged over the classes."""
 
@@ -139,13 +149,15 @@ def loss_of(settings: LossSettings) -> Loss | None:
         return Focal(GAMMA if settings.gamma is None else settings.gamma)
     if settings.kind == "kl":
         return Divergence()
+    if settings.kind == "soft":
+        return Soft()
     if settings.kind == "multi_label":
         return MultiLabel()
     return CrossEntropy(settings.smoothing) if settings.smoothing else None
 
 
 def targets_of(labels: Sequence[tuple[str, ...]], classes: Sequence[str], settings: LossSettings) -> np.ndarray:
-    """What samples are trained on.
+    """What samples are trained on, and with `soft` which class they count as: see `shares.share_targets`.
 
     Args:
         labels: of n samples.

@@ -15,7 +15,7 @@ from stages.errors import SettingError
 from stages.heads.batch import HeadBatch
 from stages.settings import Settings
 
-_OTHERS = {"__init__", "batch", "loss_settings", "losses", "margin_settings", "margins", "registry"}
+_OTHERS = {"__init__", "batch", "loss_settings", "losses", "margin_settings", "margins", "registry", "shares"}
 
 
 Level = Literal["face", "global"]

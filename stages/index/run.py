@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.errors import DataError, MediaError
-from stages.index.contents import ContentIndex
+from stages.index.contents import Content, ContentIndex
 from stages.index.joined import Part, SetSettings, path_prefix, read_parts
 from stages.index.manifest import Manifest, Numbers, Sample
+from stages.index.packed import contents as packed_contents
+from stages.index.packed import place_of
 from stages.index.raw import RawSample
 from stages.index.summary import IndexSummary, summarise, summarise_set
 from stages.ledger import Ledger
@@ -117,10 +119,10 @@ def _of_one(shares: Numbers) -> Numbers:
 
 
 def _hashes(rows: Sequence[Row], contents: ContentIndex) -> dict[str, str]:
-    """The manifest's sample_id -> SHA-256 of the file, for the files that can be read and are not empty."""
+    """The manifest's sample_id -> SHA-256 of the file or packed picture, for what can be read and is not empty."""
     roots = {part.name: os.path.abspath(part.corpus.images) for part, _ in rows}  # noqa: PTH100 - links are kept
     paths = [os.path.join(roots[part.name], raw.path) for part, raw in rows]  # noqa: PTH118 - as above, Path is slow
-    found = progress(contents.many(paths), total=len(paths), desc="index", unit="file")
+    found = progress(_contents(paths, contents), total=len(paths), desc="index", unit="file")
     hashes = {}
     for (part, raw), path, content in zip(rows, paths, found, strict=True):
         if isinstance(content, MediaError):
@@ -130,6 +132,15 @@ def _hashes(rows: Sequence[Row], contents: ContentIndex) -> dict[str, str]:
         else:
             hashes[part.named(raw.sample_id)] = content.sha256
     return hashes
+
+
+def _contents(paths: Sequence[str], contents: ContentIndex) -> Iterator[Content | MediaError]:
+    """What is at each path, in their order."""
+    is_packed = [place_of(path) is not None for path in paths]
+    files = contents.many([path for path, packed in zip(paths, is_packed, strict=True) if not packed])
+    pictures = packed_contents([path for path, packed in zip(paths, is_packed, strict=True) if packed])
+    for packed in is_packed:
+        yield next(pictures if packed else files)
 
 
 def _disputed(rows: Sequence[Row], hashes: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from PIL import Image
 from stages.errors import MediaError
 from stages.index.manifest import Manifest, Sample
 from stages.index.media import is_probably_video, open_image
+from stages.index.packed import open_packed, place_of
 
 if TYPE_CHECKING:
     from stages.index.clips import Probe
@@ -40,6 +41,8 @@ def open_sample(sample: Sample, images_root: Path) -> Image.Image:
     """
     if sample.media != "image":
         raise MediaError("clip", f"{sample.path} is a clip; a photo is looked for here")
+    if (packed := place_of(sample.path)) is not None:
+        return open_packed(images_root, packed, sample.content)
     path = _unchanged(sample, images_root)
     try:
         return open_image(path)

@@ -185,6 +185,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):
             raise SettingError(
                 f"loss.kind is {settings.loss.kind}, which is for samples of several labels: y has one each"
             )
+        if settings.loss.kind == "soft":
+            raise SettingError("loss.kind is soft, which is for samples with annotators' shares: y has a label each")
         registry.options_of(settings.kind, settings.options)
         return settings
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from stages.errors import DataError
 from stages.index.manifest import Sample
+from stages.index.subsets import require_subsets, without
+from stages.train.settings import HeadSettings
 
 
 def overlapping(samples: Sequence[Sample], judged: Collection[str]) -> dict[str, str]:
@@ -20,6 +22,27 @@ def overlapping(samples: Sequence[Sample], judged: Collection[str]) -> dict[str,
                 found[sample.sample_id] = f"{said} with {other.sample_id} of split {other.split}"
                 break
     return found
+
+
+def require_trainable(samples: Sequence[Sample], heads: Mapping[str, HeadSettings]) -> None:
+    """Refuse a head that leaves out a subset that there is not, or all that there is.
+
+    Raises:
+        SettingError, DataError: see `stages.index.subsets`.
+    """
+    training = [sample for sample in samples if sample.split == "train"]
+    for name, head in heads.items():
+        where = f"train.heads.{name}.leave_out"
+        require_subsets(training, head.leave_out, where)
+        without(training, head.leave_out, where)
+
+
+def trained_by_some(
+    samples: Sequence[Sample], found: Mapping[str, str], heads: Mapping[str, HeadSettings]
+) -> dict[str, str]:
+    """Those of `overlapping` that not every head leaves out."""
+    left_out = set.intersection(*(set(head.leave_out) for head in heads.values()))
+    return {s.sample_id: found[s.sample_id] for s in samples if s.sample_id in found and s.subset not in left_out}
 
 
 def require_none(found: dict[str, str]) -> None:

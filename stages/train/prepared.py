@@ -35,7 +35,9 @@ class Prepared:
         input_scales: of the inputs that were standardized: their vectors.
         labels: (n,) int64; -1 for a sample with no label or with several.
         splits: (n,) str.
-        rows: positions of the training samples: those of split train whose labels the loss takes.
+        rows: positions of the training samples: those of split train whose labels the loss takes, but those that are
+            left out.
+        left_out: (n,) bool, the samples of split train that are of a subset that the head leaves out.
         seen: (n,) bool, which samples a fine-tune behind the features has seen.
     """
 
@@ -46,6 +48,7 @@ class Prepared:
     labels: np.ndarray
     splits: np.ndarray
     rows: np.ndarray
+    left_out: np.ndarray
     seen: np.ndarray
 
     @property
@@ -66,7 +69,8 @@ def shared(head: HeadSettings) -> tuple[object, ...]:
     inputs = tuple(sorted(head.inputs.items()))
     frames = (head.frames.train, head.frames.answer) if head.inputs else ()
     both = head.views == "drawn", head.answer == "mirrored"
-    return head.faces, head.global_, inputs, frames, head.max_faces, head.standardize, both, head.loss.several
+    trained_on = head.leave_out, head.loss.several
+    return head.faces, head.global_, inputs, frames, head.max_faces, head.standardize, both, trained_on
 
 
 def prepare(
@@ -106,7 +110,9 @@ def prepare(
     known = targets_of([s.labels for s in features.samples], classes, head.loss)
     taken = known >= 0 if known.ndim == 1 else known.any(1)
     allowed = np.fromiter((s.sample_id not in left_out for s in features.samples), np.bool_, len(features))
-    rows = np.flatnonzero((splits == "train") & taken & allowed)
+    of_subset = np.fromiter((s.subset in head.leave_out for s in features.samples), np.bool_, len(features))
+    of_subset &= splits == "train"
+    rows = np.flatnonzero((splits == "train") & taken & allowed & ~of_subset)
     need_two_classes(
         {name for i in rows for name in features.samples[i].labels}, "features", several_of(features, head)
     )
@@ -122,6 +128,7 @@ def prepare(
         labels,
         splits,
         rows,
+        of_subset,
         seen.rows(head, features.samples),
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 from stages import device as devices
 from stages import predictions as prediction_files
 from stages.errors import SettingError
+from stages.heads.shares import require_shares
 from stages.ledger import Ledger
 from stages.predictions import Predictions
 from stages.progress import counter
@@ -26,7 +27,7 @@ from stages.train.choosing import NO_CHOICE, Choice
 from stages.train.features import HELD_BYTES, Features
 from stages.train.held_out import SeenBlocks
 from stages.train.models import HeadModel, save_head
-from stages.train.overlaps import overlapping, require_none
+from stages.train.overlaps import overlapping, require_none, require_trainable, trained_by_some
 from stages.train.population.processes import Processes
 from stages.train.prepared import Prepared, need_two_classes, prepare, shared
 from stages.train.settings import HeadSettings, TrainSettings
@@ -43,6 +44,9 @@ FOLDERS = ("predictions/heads", "predictions/folds", "attention/heads", "models/
 FOLD_COLUMNS = ("head", "sample_id", "fold")
 """Of `predictions/folds/folds.csv`: without which of the folds a sample was answered; -1: it never was held out."""
 
+LEFT_OUT = "left out"
+"""What the samples of split train that a head leaves out are called in its accuracies."""
+
 MANY, LONG = 500, 30.0
 """So many heads, or so many seconds of training, are said before it begins."""
 
@@ -57,7 +61,8 @@ class TrainedHead:
         loss: mean training loss of the last epoch.
         epoch: whose weights it has, counted from 1, where it could stop early; None: the last one's.
         accuracy: split -> share of right answers among its samples of one label that have features; but for split
-            train without those that a fine-tune behind the features has seen. None of a head of several labels.
+            train without those that a fine-tune behind the features has seen. None of a head of several labels. Samples
+            of split train that `leave_out` keeps from training are a split of their own here, `LEFT_OUT`.
         left_out: split -> how many of those there are, and of how many samples; splits without any are not in it.
         choice: of a head with a grid: what was tried.
     """
@@ -94,8 +99,9 @@ def run(
         SettingError: a head asks for a role or tap that is not extracted, for imported features that the settings do
             not name, or a kind that does not exist; it has no features of a level that it reads, or some of one that it
             does not; its loss is not finite; or candidates would be chosen by what is reported.
-        DataError: fewer than two classes in the training split, or no face where a head reads nothing else; a
-            fine-tune has seen samples of `judged`, or of what is held out; or training and judged samples share groups.
+        DataError: fewer than two classes in the training split, or no face where a head reads nothing else; a loss of
+            shares, and no training sample with any; a fine-tune has seen samples of `judged`, or of what is held out;
+            or training and judged samples share groups; or a head leaves out all training samples.
         MissingInputError: features that are not cached or not imported, or of a fine-tune of which it is not known what
             it has seen; the message names the command.
         WeightsError: a fine-tune that a head starts from is damaged.
@@ -147,14 +153,19 @@ def _tasks(inputs: Inputs, settings: TrainSettings, ledger: Ledger, judged: str)
             check(name, candidate, blocks, inputs.extract.views)
     seen = SeenBlocks(inputs.store, blocks, inputs.extract)
     seen.require_held_out(settings.heads, inputs.manifest.samples, judged)
+    require_trainable(inputs.manifest.samples, settings.heads)
     overlap = overlapping(inputs.manifest.samples, settings.judging(judged))
     if settings.overlap == "refuse":
-        require_none(overlap)
+        require_none(trained_by_some(inputs.manifest.samples, overlap, settings.heads))
     classes = tuple(inputs.manifest.classes)
     need_two_classes({label for s in inputs.manifest if s.split == "train" for label in s.labels}, "labels")
     distinct = {shared(one): one for candidates in every.values() for one in candidates}
     held = HELD_BYTES // max(len(distinct), 1)
     ready = {of: prepare(inputs, head, blocks, seen, classes, overlap, ledger, held) for of, head in distinct.items()}
+    for name, candidates in every.items():
+        for of in {shared(one): one for one in candidates if one.loss.kind == "soft"}:
+            training = [ready[of].features.samples[i] for i in ready[of].rows]
+            require_shares(training, classes, f"train.heads.{name}.loss.kind is soft")
     starts = {name: _start(inputs, name, candidates, ready, classes) for name, candidates in every.items()}
     require_starts_held_out(starts, inputs.manifest.samples, judged)
     return [
@@ -258,8 +269,8 @@ def _accuracy(probabilities: np.ndarray, ready: Prepared, seen: np.ndarray) -> d
     """See `TrainedHead`."""
     hits = probabilities.argmax(1) == ready.labels
     found: dict[str, float] = {}
-    for split in map(str, np.unique(ready.splits[ready.labels >= 0])):
-        counted = (ready.labels >= 0) & (ready.splits == split) & ~(seen & (split != "train"))
+    for split, mine in _splits(ready).items():
+        counted = mine & ~(seen & (split != "train"))
         if counted.any():
             found[split] = float(hits[counted].mean())
     return found
@@ -268,11 +279,18 @@ def _accuracy(probabilities: np.ndarray, ready: Prepared, seen: np.ndarray) -> d
 def _left_out(ready: Prepared, seen: np.ndarray) -> dict[str, tuple[int, int]]:
     """See `TrainedHead`."""
     found: dict[str, tuple[int, int]] = {}
-    for split in map(str, np.unique(ready.splits[ready.labels >= 0])):
-        mine = (ready.labels >= 0) & (ready.splits == split)
+    for split, mine in _splits(ready).items():
         if split != "train" and (mine & seen).any():
             found[split] = int((mine & seen).sum()), int(mine.sum())
     return found
+
+
+def _splits(ready: Prepared) -> dict[str, np.ndarray]:
+    """Split, or `LEFT_OUT` -> which of the samples of one label are its own, (n,) bool."""
+    labelled = ready.labels >= 0
+    names = map(str, np.unique(ready.splits[labelled]))
+    found = {split: labelled & (ready.splits == split) & ~ready.left_out for split in names}
+    return {split: mine for split, mine in (found | {LEFT_OUT: labelled & ready.left_out}).items() if mine.any()}
 
 
 def _predictions(

@@ -14,6 +14,7 @@ from stages.device import DeviceName
 from stages.errors import SettingError
 from stages.finetune.settings import PREVIOUS, Option, ScheduleSettings
 from stages.heads.loss_settings import LossSettings
+from stages.index.subsets import Subsets
 from stages.settings import Settings
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -61,6 +62,8 @@ class HeadSettings(Settings):
         weight_decay: times the weights is added to their gradients.
         loss: see `LossSettings`.
         class_weights: `balanced`: a sample counts n / (K n_c), n_c the training samples of its class.
+        leave_out: subsets of the manifest whose training samples do not train this head, and have no part in the means
+            and deviations of its features.
         sampling: `balanced`: an epoch draws as many samples as there are, each class as often as the others.
         patience: training ends after so many epochs without a lower loss on split val, and the weights are those of the
             epoch with the lowest; None: it does not.
@@ -74,7 +77,8 @@ class HeadSettings(Settings):
             (`extract.views.flip`).
         grid: setting -> values that are tried, such as `learning_rate: [0.001, 0.01]`; `options.NAME` and `loss.NAME`
             are settings too. Every combination is a candidate, and `TrainSettings.choose` says which of them the head
-            is. All are trained on samples of one label, or all on those of several, and all have the same `start`.
+            is. All are trained on samples of one label, or all on those of several, and all have the same `start` and
+            `leave_out`.
         start: `finetune:NAME`: the head's weights at the start are those of that fine-tune, which trained it end to end
             (`kuleshov finetune NAME --head`); None: weights of its own, drawn from the seed.
     """
@@ -99,6 +103,7 @@ class HeadSettings(Settings):
     standardize: bool = True
     loss: LossSettings = LossSettings()
     class_weights: Literal["none", "balanced"] = "none"
+    leave_out: Subsets = ()
     sampling: Literal["natural", "balanced"] = "natural"
     patience: int | None = Field(default=None, ge=1)
     views: Literal["plain", "drawn"] = "plain"
@@ -163,6 +168,12 @@ class HeadSettings(Settings):
         return any(value is not None for value in self.grid.get("patience", (self.patience,)))
 
     @property
+    def trained_on_shares(self) -> bool:
+        """Whether it, or a candidate of its grid, is trained on annotators' shares."""
+        tried = (value.get("kind") for value in self.grid.get("loss", ()) if isinstance(value, Mapping))
+        return "soft" in {self.loss.kind, *self.grid.get("loss.kind", ()), *tried}
+
+    @property
     def candidates(self) -> int:
         """How many there are: 1 without a grid."""
         return math.prod(len(values) for values in self.grid.values())
@@ -181,7 +192,7 @@ class HeadSettings(Settings):
         changed: dict[str, Any] = self.model_dump(mode="python", by_alias=True, exclude={"grid"}, exclude_unset=True)
         for key, value in values.items():
             name, _, inner = key.partition(".")
-            if name in ("grid", "start") or (inner and name not in _PARTS):
+            if name in ("grid", "start", "leave_out") or (inner and name not in _PARTS):
                 raise ValueError(f"grid.{key}: there is no such setting to try")
             changed[name] = {**(changed.get(name) or {}), inner: value} if inner else value
         try:

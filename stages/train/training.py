@@ -19,6 +19,7 @@ from stages.finetune.settings import ScheduleSettings
 from stages.heads import registry
 from stages.heads.batch import HeadBatch
 from stages.heads.losses import chances, loss_of, sample_weights, targets_of
+from stages.heads.shares import share_targets
 from stages.train.answering import BATCH, one_thread
 from stages.train.features import Features
 from stages.train.models import build_head
@@ -162,7 +163,10 @@ def train_alike(
         alone=registry.alone(first.settings.kind),
     )
     features = first.ready.features if first.settings.views == "drawn" else plain(first.ready.features)
-    targets = targets_of([s.labels for s in features.samples], classes, first.settings.loss)
+    if first.settings.loss.kind == "soft":
+        targets = share_targets(features.samples, classes)
+    else:
+        targets = targets_of([s.labels for s in features.samples], classes, first.settings.loss)
     members = [_member(job, module, len(classes)) for job, module in zip(jobs, modules, strict=True)]
     outcomes = train_population(members, features, targets, plan, processes)
     return [Trained(*one) for one in zip(jobs, modules, outcomes, strict=True)]

@@ -62,6 +62,23 @@ def test_init_makes_a_project_that_dvc_reads(kuleshov: Run, tmp_path: Path, phot
     assert params.load(place).data.root == str(photos)
 
 
+def test_init_over_a_published_data_set(kuleshov: Run, tmp_path: Path) -> None:
+    from stages.index.standins import gaf
+
+    gaf.write(tmp_path / "GAF", gaf.Sizes(train=3, val=6, test=0), 0)
+    status, _, err = kuleshov("init", tmp_path / "p", "--adapter", "gaf", "--root", tmp_path / "GAF")
+    assert (status, err) == (0, "")
+    made = tmp_path / "p" / "params.yaml"
+    assert params.load(tmp_path / "p").data.adapter == "gaf"
+    made.write_text(made.read_text().replace("options: {} ", "options: {evaluation: 3} "))
+    status, out, err = kuleshov("-C", tmp_path / "p", "index")
+    assert (status, err) == (0, "")
+    assert "9 samples (train 3, val 3, test 3), 3 classes" in out
+    status, _, err = kuleshov("init", tmp_path / "q", "--adapter", "gaf", "--root", tmp_path, "--images", tmp_path)
+    assert status == 1
+    assert "belong to --adapter csv" in err
+
+
 def test_init_inside_a_repository_uses_it(kuleshov: Run, tmp_path: Path, photos: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     status, _, err = kuleshov("init", tmp_path / "sub", "--adapter", "folder", "--root", photos)

@@ -17,7 +17,7 @@ from stages.index.drawn.settings import SETTINGS, TINTS, draw_setting
 from stages.index.drawn.style import FaceStyle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 CLIP_SIZE = (320, 240)
 FRAMES_PER_SECOND = 12
@@ -121,16 +121,30 @@ def draw_frames(plan: ClipPlan) -> Iterator[Image.Image]:
 
 def write_clip(path: Path, plan: ClipPlan) -> None:
     """Write an MP4 (H.264 where PyAV has it, else MPEG-4), 12 frames per second; equal plans give equal bytes."""
+    write_frames(path, draw_frames(plan), CLIP_SIZE)
+
+
+def write_frames(path: Path, frames: Iterable[Image.Image], size: tuple[int, int]) -> None:
+    """Write pictures as an MP4 (H.264 where PyAV has it, else MPEG-4) or, where the name ends so, an AVI (MPEG-4).
+
+    Args:
+        path: the file, `.mp4` or `.avi`.
+        frames: RGB, all of `size`; shown 12 per second. Equal pictures give equal bytes.
+        size: width and height, px, both even.
+    """
     import av
 
+    kind = path.suffix.removeprefix(".")
     codec, options = "mpeg4", {"qscale": "2"}
-    if "libx264" in av.codecs_available:
+    if kind == "avi":
+        options = {"flags": "+qscale", "global_quality": "236"}  # of 1 to 31 times 118; alone, qscale is not heard
+    elif "libx264" in av.codecs_available:
         codec, options = "libx264", {"crf": "16", "preset": "fast"}
-    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    with av.open(str(path), "w", format=kind, options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(codec, rate=FRAMES_PER_SECOND, options=options)
-        stream.width, stream.height = CLIP_SIZE
+        stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # slices, and with them the bytes, depend on it
-        for picture in draw_frames(plan):
+        for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_image(picture)))
         container.mux(stream.encode())

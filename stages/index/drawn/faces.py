@@ -33,6 +33,7 @@ from stages.index.drawn.features import (
     mouth_corner,
 )
 from stages.index.drawn.hair import TOP, draw_hair_before, draw_hair_behind
+from stages.index.drawn.moods import Mood, draw_mood
 from stages.index.drawn.style import FaceStyle
 
 BOX = (-0.72, -0.81, 0.72, 1.02)
@@ -82,11 +83,12 @@ class FaceTruth:
     paint: bool
 
 
-def face_truth(style: FaceStyle, place: FacePlace, expression: float) -> FaceTruth:
+def face_truth(style: FaceStyle, place: FacePlace, expression: float, mood: Mood | None = None) -> FaceTruth:
     """The truth of the face that `draw_face` draws with the same arguments."""
     half_height, half_width = place.height / 2, place.height * (BOX[2] - BOX[0]) / (BOX[3] - BOX[1]) / 2
     mouth_x, mouth_y = mouth_corner(expression)
-    local = [(-EYE_X, EYE_Y), (EYE_X, EYE_Y), (0.0, NOSE_Y), (-mouth_x, mouth_y), (mouth_x, mouth_y)]
+    corners = ((-mouth_x, mouth_y), (mouth_x, mouth_y)) if mood is None else mood.corners()
+    local = [(-EYE_X, EYE_Y), (EYE_X, EYE_Y), (0.0, NOSE_Y), *corners]
     return FaceTruth(
         box=(place.x - half_width, place.y - half_height, place.x + half_width, place.y + half_height),
         landmarks=tuple((float(x), float(y)) for x, y in place.similarity()(local)),
@@ -96,7 +98,9 @@ def face_truth(style: FaceStyle, place: FacePlace, expression: float) -> FaceTru
     )
 
 
-def draw_face(image: Image.Image, style: FaceStyle, place: FacePlace, expression: float) -> FaceTruth:
+def draw_face(
+    image: Image.Image, style: FaceStyle, place: FacePlace, expression: float, mood: Mood | None = None
+) -> FaceTruth:
     """Draw head and neck onto an RGB picture, in place.
 
     Args:
@@ -104,6 +108,7 @@ def draw_face(image: Image.Image, style: FaceStyle, place: FacePlace, expression
         style: the person's looks.
         place: where, how large, how turned.
         expression: -1 (frown) to 1 (smile).
+        mood: in place of what `expression` makes of mouth, eyes and brows.
 
     Returns:
         The truth of the face, in px of `image`.
@@ -123,10 +128,10 @@ def draw_face(image: Image.Image, style: FaceStyle, place: FacePlace, expression
     size = (right - left, bottom - top)
     tile = Image.new("RGBA", (size[0] * oversampling, size[1] * oversampling), (*style.skin, 0))
     moved = Similarity(similarity.x - left, similarity.y - top, similarity.scale, similarity.angle)
-    _draw_head(Pen(tile, moved, oversampling), Pen(tile, _upright(moved), oversampling), style, expression)
+    _draw_head(Pen(tile, moved, oversampling), Pen(tile, _upright(moved), oversampling), style, expression, mood)
     tile = tile.reduce(oversampling)
     image.paste(_shaded(tile, moved, style, expression), (left, top), tile.getchannel("A"))
-    return face_truth(style, place, expression)
+    return face_truth(style, place, expression, mood)
 
 
 def draw_body(image: Image.Image, style: FaceStyle, place: FacePlace, oversampling: int = 1) -> None:
@@ -166,7 +171,7 @@ def _outline(style: FaceStyle) -> Points:
     return np.stack([style.width * np.where(sin > 0, below, cos), sin], axis=1)
 
 
-def _draw_head(pen: Pen, upright: Pen, style: FaceStyle, expression: float) -> None:
+def _draw_head(pen: Pen, upright: Pen, style: FaceStyle, expression: float, mood: Mood | None) -> None:
     draw_hair_behind(pen, style)
     upright.fill([(-0.3, 0.5), (0.3, 0.5), (0.34, 1.2), (0.0, 1.36), (-0.34, 1.2)], dim(style.skin, 0.8))
     for side in SIDES:
@@ -181,9 +186,12 @@ def _draw_head(pen: Pen, upright: Pen, style: FaceStyle, expression: float) -> N
         pen.fill(np.concatenate([jaw, inner]), mix(style.skin, style.hair, 0.55))
     draw_lenses(pen, style)
     draw_nose(pen, style)
-    draw_mouth(pen, style, expression)
-    draw_eyes(pen, style, expression)
-    draw_brows(pen, style, expression)
+    if mood is None:
+        draw_mouth(pen, style, expression)
+        draw_eyes(pen, style, expression)
+        draw_brows(pen, style, expression)
+    else:
+        draw_mood(pen, style, mood)
     draw_paint(pen, style)
     draw_rims(pen, style)
     draw_hair_before(pen, style)

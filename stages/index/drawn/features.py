@@ -78,18 +78,32 @@ def draw_nose(pen: Pen, style: FaceStyle) -> None:
         pen.stroke(wing, 0.022, dim(style.skin, 0.76))
 
 
-def _lids(style: FaceStyle, expression: float) -> tuple[Points, Points]:
-    """Upper and lower lid of the right-hand eye, from the inner to the outer corner, x rising: each (20, 2)."""
-    smile, frown = max(expression, 0.0), max(-expression, 0.0)
+def eye_lids(style: FaceStyle, up: float, down: float, inner_drop: float, outer_drop: float) -> tuple[Points, Points]:
+    """Upper and lower lid of the right-hand eye, from the inner to the outer corner, x rising: each (20, 2).
+
+    Args:
+        up, down: how far the lids' curves are pulled from the eye's middle, of an eye of size 1.
+        inner_drop, outer_drop: how far the corners sink.
+    """
     half = 0.165 * style.eye
-    up, down = 0.2 * style.eye * (1 - 0.2 * frown - 0.1 * smile), 0.15 * style.eye * (1 - 0.55 * smile)
-    inner, outer = (EYE_X - half, EYE_Y + 0.01), (EYE_X + half, EYE_Y - 0.01 + 0.03 * frown)
+    up, down = style.eye * up, style.eye * down
+    inner, outer = (EYE_X - half, EYE_Y + 0.01 + inner_drop), (EYE_X + half, EYE_Y - 0.01 + outer_drop)
     return bezier(inner, (EYE_X - 0.03, EYE_Y - up), outer), bezier(inner, (EYE_X + 0.03, EYE_Y + down), outer)
 
 
 def draw_eyes(pen: Pen, style: FaceStyle, expression: float) -> None:
-    """Socket, white, iris, pupil, light, lids. The pupil's middle is the eye's landmark."""
-    upper, lower = _lids(style, expression)
+    """Both eyes."""
+    smile, frown = max(expression, 0.0), max(-expression, 0.0)
+    up, down = 0.2 * (1 - 0.2 * frown - 0.1 * smile), 0.15 * (1 - 0.55 * smile)
+    draw_eyes_between(pen, style, *eye_lids(style, up, down, 0.0, 0.03 * frown))
+
+
+def draw_eyes_between(pen: Pen, style: FaceStyle, upper: Points, lower: Points) -> None:
+    """Socket, white, iris, pupil, light, lids. The pupil's middle is the eye's landmark.
+
+    Args:
+        upper, lower: the lids of the right-hand eye, see `eye_lids`; the left-hand one mirrors them.
+    """
     for side in SIDES:
         mirror = (side, 1.0)
         pen.oval(side * EYE_X, EYE_Y - 0.02, 0.225, 0.145, dim(style.skin, 0.88))
@@ -109,12 +123,18 @@ def draw_eyes(pen: Pen, style: FaceStyle, expression: float) -> None:
 def draw_brows(pen: Pen, style: FaceStyle, expression: float) -> None:
     """Brows: raised a little by a smile, slanted up towards the middle by a frown."""
     smile, frown = max(expression, 0.0), max(-expression, 0.0)
-    grey = mix(style.hair, dim(style.skin, 0.45), 0.35)
     for side in SIDES:
         inner = (side * (EYE_X - 0.19), EYE_Y - 0.215 - 0.085 * frown - 0.02 * smile)
         arch = (side * (EYE_X + 0.02), EYE_Y - 0.31 + 0.03 * frown - 0.05 * smile)
         outer = (side * (EYE_X + 0.2), EYE_Y - 0.20 + 0.06 * frown - 0.02 * smile)
-        pen.stroke(bezier(inner, arch, outer), 0.06 * style.brow, grey)
+        draw_brow(pen, style, inner, arch, outer)
+
+
+def draw_brow(
+    pen: Pen, style: FaceStyle, inner: tuple[float, float], arch: tuple[float, float], outer: tuple[float, float]
+) -> None:
+    """One brow, from its inner to its outer end, pulled towards `arch`."""
+    pen.stroke(bezier(inner, arch, outer), 0.06 * style.brow, mix(style.hair, dim(style.skin, 0.45), 0.35))
 
 
 def draw_paint(pen: Pen, style: FaceStyle) -> None:

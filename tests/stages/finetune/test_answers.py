@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stages.backbones.registry import get_spec
 from stages.errors import SettingError
-from stages.finetune.answers import answers, largest, mirror, photo_probabilities, softmax
+from stages.finetune.answers import Answers, answer, largest, mirror, outputs, photo_probabilities, softmax
 from stages.finetune.batch import PixelBatch
 from stages.finetune.pixels import Pixels, face_pixels, photo_pixels
 from stages.finetune.settings import AugmentSettings
@@ -23,6 +23,11 @@ FACE = get_spec("vgg19_44:emotion")
 SCENE = replace(get_spec("torchvision:resnet18"), input_size=(40, 32), resize_to=48)
 PLAIN = AugmentSettings(flip=True, crop="random")
 LOGITS = np.array([[0.0, 1.0, 2.0], [3.0, 0.0, -1.0], [0.5, 0.25, 0.0], [-4.0, 4.0, 0.0]])
+
+
+def answers(network: Any, pixels: Pixels, size: int, ledger: Ledger, **how: Any) -> Answers:
+    """What a network says of a set, in one way."""
+    return answer(outputs(network, pixels, size, mirrored=how.get("mirrored", False)), ledger, **how)
 
 
 def test_softmax_of_large_logits_is_finite() -> None:
@@ -192,3 +197,16 @@ def test_the_largest_faces_of_what_is_no_face_are_refused(corpus: Any) -> None:
     pixels = face_pixels(corpus.source(), corpus.photos, FACE, PLAIN, unit="faces")
     with pytest.raises(SettingError, match=r"most is 3.*give the set max_faces 3"):
         answers(Linear("faces"), pixels, 3, Ledger("finetune"), most=3)
+
+
+def test_one_run_is_answered_in_several_ways(corpus: Any) -> None:
+    """Plain answers are the same bits, whether or not mirror images were looked at as well."""
+    pixels = face_pixels(corpus.source(), corpus.photos, FACE, PLAIN, unit="face", labelled=False)
+    network = Linear("face")
+    both = outputs(network, pixels, 4, mirrored=True)
+    ways: list[dict[str, Any]] = [{}, {"most": 2}, {"of": "logits", "most": 1}, {"mirrored": True, "most": 3}]
+    for how in ways:
+        found = answer(both, Ledger("finetune"), **how)
+        assert (found.probabilities == answers(network, pixels, 4, Ledger("finetune"), **how).probabilities).all()
+    with pytest.raises(ValueError, match="the mirror images were not asked for"):
+        answer(outputs(network, pixels, 4), Ledger("finetune"), mirrored=True)

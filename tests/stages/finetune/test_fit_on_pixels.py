@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stages.backbones.registry import get_spec
 from stages.backbones.spec import Tap
-from stages.finetune.answers import answers
+from stages.finetune.answers import answer, outputs
 from stages.finetune.batch import Draw, PixelBatch
 from stages.finetune.loop import Every, fit
 from stages.finetune.network import Backbone, Finetuned
@@ -87,6 +87,6 @@ def test_it_goes_on_to_the_same_weights(corpus: Any, tmp_path: Path, unit: Any) 
     assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
     assert not torch.equal(state["last_layer.weight"], cut.state_dict()["last_layer.weight"])
     assert not source.ledger.entries
-    found = answers(whole, pixels, 4, Ledger("finetune"), most=2 if unit == "face" else None)
+    found = answer(outputs(whole, pixels, 4), Ledger("finetune"), most=2 if unit == "face" else None)
     assert found.probabilities.shape == (8, 3)
     assert found.answered.sum() == (8 if unit == "photo" else 7)

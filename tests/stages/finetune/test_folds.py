@@ -13,7 +13,7 @@ from stages.errors import DataError, MissingInputError, SettingError
 from stages.finetune import folds as module
 from stages.finetune import seen
 from stages.finetune.folds import Folded, run_folds
-from stages.finetune.members import accuracy, member, of_result
+from stages.finetune.members import accuracy, member, seen_of
 from stages.finetune.run import Place, run
 from stages.finetune.settings import FinetuneSettings
 from stages.index.manifest import Manifest
@@ -100,7 +100,7 @@ def test_folds_go_on_from_the_same_folds(glad: Any, tmp_path: Path) -> None:
 def test_a_start_that_has_seen_what_is_held_out_is_refused(glad: Any, tmp_path: Path) -> None:
     settings = FinetuneSettings.model_validate(VALUES)
     whole = run(glad.manifest, glad.source(classes=CLASSES), settings, Place(tmp_path, "whole", tmp_path))
-    assert of_result(whole).sum() == 6, "the training samples with a face, and the twin"
+    assert seen_of(whole, whole.answers).sum() == 6, "the training samples with a face, and the twin"
     with pytest.raises(DataError, match=r"fine-tune whole, from which one.fold0 would start, has seen \d of the"):
         fold(glad, tmp_path, start="finetune:whole")
     with pytest.raises(MissingInputError, match="run kuleshov finetune other"):

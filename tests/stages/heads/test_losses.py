@@ -22,6 +22,7 @@ from stages.heads.losses import (
     Focal,
     Loss,
     MultiLabel,
+    Soft,
     chances,
     loss_of,
     sample_weights,
@@ -37,6 +38,7 @@ LOSSES: dict[str, Loss] = {
     "focal none": Focal(0.0),
     "kl": Divergence(),
     "multi_label": MultiLabel(),
+    "soft": Soft(),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -46,10 +48,10 @@ def inputs(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> tupl
     noise = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(*SHAPE, CLASSES, generator=noise, dtype=dtype)
     classes = torch.randint(CLASSES, SHAPE, generator=noise)
-    if name not in ("kl", "multi_label"):
+    if name not in ("kl", "multi_label", "soft"):
         return logits, classes
-    several = torch.randint(2, (*SHAPE, CLASSES), generator=noise).to(dtype)
-    return logits, several.scatter(-1, classes[..., None], 1.0)
+    several = torch.randint(2, (*SHAPE, CLASSES), generator=noise).to(dtype).scatter(-1, classes[..., None], 1.0)
+    return logits, several / several.sum(-1, keepdim=True) if name == "soft" else several
 
 
 def by_torch(name: str, logits: Tensor, targets: Tensor) -> Tensor:
@@ -61,6 +63,8 @@ def by_torch(name: str, logits: Tensor, targets: Tensor) -> Tensor:
     if name == "multi_label":
         p = torch.sigmoid(logits)
         return -(targets * p.log() + (1 - targets) * (1 - p).log()).mean(-1)
+    if name == "soft":
+        return F.cross_entropy(flat, targets.flatten(0, -2), reduction="none").view(targets.shape[:-1])
     smoothing = 0.1 if name == "smooth" else 0.0
     found = F.cross_entropy(flat, targets.flatten(), reduction="none", label_smoothing=smoothing).view(targets.shape)
     if name in ("focal", "focal half"):
@@ -155,6 +159,7 @@ def test_which_loss_the_settings_name() -> None:
     assert loss_of(LossSettings(kind="focal", gamma=0)) == Focal(0.0)
     assert loss_of(LossSettings(kind="kl")) == Divergence()
     assert loss_of(LossSettings(kind="multi_label")) == MultiLabel()
+    assert loss_of(LossSettings(kind="soft")) == Soft()
 
 
 LABELS = [("b",), (), ("a", "c"), ("c",)]
