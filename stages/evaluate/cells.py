@@ -103,7 +103,9 @@ class Judged:
         if question.label is not None and question.label not in self.classes:
             raise DataError(f"{name} has no class {question.label!r}: it answers {', '.join(self.classes)}")
         if not self.samples:
-            raise DataError(f"{name} answers no labelled sample of split {question.split}")
+            what = f"sample of class {question.label!r}" if question.metric == "recall" else "labelled sample"
+            of_subset = "" if question.subset is None else f" of subset {question.subset!r}"
+            raise DataError(f"{name} answers no {what}{of_subset} of split {question.split}")
 
     @cached_property
     def rows(self) -> list[Ints]:
