@@ -12,13 +12,13 @@ from pipeline import params
 from pipeline.places import open_store
 from stages.backbones.weights import weights_dir
 from stages.errors import MissingInputError
+from stages.extract.elsewhere import located
 from stages.index.contents import ContentIndex
 from stages.index.joined import SetSettings
 from stages.index.manifest import Manifest
 from stages.index.run import IndexSettings, images_root
 
 S = TypeVar("S", bound=SetSettings)
-_EXPERIMENTS = (".dvc", "tmp", "exps")
 
 
 class Project:
@@ -64,8 +64,8 @@ class Project:
         """The settings of one data set."""
         return kind(
             adapter=data.adapter,
-            root=self._data(data.root),
-            images=self._data(data.images) if data.images is not None else None,
+            root=self.located(data.root),
+            images=self.located(data.images) if data.images is not None else None,
             columns=data.columns,
             options=data.options,
             base=self.folder,
@@ -76,24 +76,9 @@ class Project:
             use=data.use,
         )
 
-    def _data(self, place: str) -> Path:
-        """A data path of params.yaml. `dvc exp run --temp` and `--queue` work in a copy of what git knows, inside the
-        workspace's .dvc/tmp/exps: photos, which git ignores, are read where they are."""
-        here = self.folder / place
-        if here.exists():
-            return here
-        for copy in (self.folder, *self.folder.parents):
-            if (copy / ".git").exists():  # the root of this repository, or of an experiment's copy of it
-                parts = copy.parts
-                for at in range(len(parts) - 2):
-                    if parts[at : at + 3] == _EXPERIMENTS:
-                        return Path(*parts[:at]) / self.folder.relative_to(copy) / place
-                break
-        return here
-
     def located(self, place: str) -> Path:
-        """A path of params.yaml that leads out of the project, such as another project's folder; see `_data`."""
-        return self._data(place)
+        """A path of params.yaml that leads out of the project, such as another project's folder."""
+        return located(self.folder, place)
 
     @property
     def images_root(self) -> Path:

@@ -248,6 +248,7 @@ def evaluate(project: Project) -> Lines:
     from stages.fuse.run import require_current
     from stages.predictions import read_all
     from stages.train.choosing import read_all as read_choices
+    from stages.train.overlaps import left_out_by_all
 
     settings = project.params.evaluate
     members = read_all(project.need("predictions", "train"))
@@ -260,6 +261,7 @@ def evaluate(project: Project) -> Lines:
         resamples=settings.resamples,
         seed=settings.seed,
         left_out=project.params.train.overlap == "leave_out",
+        untrained=left_out_by_all(project.params.train.heads),
         chosen={name: one for name, one in chosen.items() if any(p.kind == "head" and p.head == name for p in members)},
     )
     write_metrics(metrics, project.artifacts / "metrics.json")

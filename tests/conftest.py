@@ -8,7 +8,7 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: with two workers the other files fill the time after them."""
-    long = ("test_end_to_end", "test_dvc_store", "test_cluster", "test_killed", "test_remote")
+    long = ("test_end_to_end", "test_dvc_store", "test_cluster", "test_killed", "test_remote", "reproduce/test_run")
     items.sort(key=lambda item: not any(name in item.nodeid for name in long))
 
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-import yaml
 
 from stages.errors import SettingError
-
-if TYPE_CHECKING:
-    from pipeline.reproduce.recipe import DataSetNeed
 
 _small = click.option(
     "--small",
@@ -78,34 +72,10 @@ def show(name: str, small: bool) -> None:
     Example:
       kuleshov reproduce show gupta2018-table1 --small
     """
-    from pipeline.reproduce.projects import jobs_of, notes_of
-    from pipeline.reproduce.recipe import PAPERS, load
+    from pipeline.reproduce.showing import lines_of
 
-    recipe, jobs = load(name), jobs_of(name, small=small)
-    click.echo(f"{PAPERS[recipe.paper]}\n{recipe.table}: {recipe.title}\n")
-    for row in recipe.rows:
-        cells = [(column, recipe.cell(row, column)) for column in recipe.columns]
-        told = [f"{column} {cell.paper if cell.paper is not None else '-'}" for column, cell in cells if not cell.empty]
-        click.echo(f"  {row.name}: {', '.join(told)}")
-    differs = [*recipe.differs, *(f"{row.name}: {line}" for row in recipe.rows for line in row.differs)]
-    if small:
-        differs += notes_of(recipe, jobs)
-    if differs:
-        click.echo("\nwhat differs from the paper:\n" + "\n".join(f"  - {line}" for line in differs))
-    if not small:
-        _show_data_sets({of: one for job in jobs for of, one in job.data_sets.items()})
-    for job in jobs:
-        click.echo(f"\n# {job.name}: {job.recipe.about}")
-        for of, one in job.data_sets.items() if small else ():
-            sizes = ", ".join(f"{key} {value}" for key, value in job.recipe.small.stand_ins.get(of, {}).items())
-            click.echo(f"# {{{of}}}: a drawn stand-in of {one.drawn}, {sizes or 'of its usual size'}")
-        click.echo("\n" + yaml.safe_dump(job.settings, sort_keys=False, allow_unicode=True, width=110).rstrip())
-
-
-def _show_data_sets(known: Mapping[str, DataSetNeed]) -> None:
-    for name, one in known.items():
-        click.echo(f"\n--root {name}=DIR: {one.title}\n")
-        click.echo("\n".join(f"    {line}" for line in one.tree.splitlines()))
+    for line in lines_of(name, small=small):
+        click.echo(line)
 
 
 @reproduce.command()

@@ -7,10 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from pipeline.scaffold.write import dvc
@@ -31,7 +34,8 @@ _LAST = 4
 def repro(folder: Path, say: Say) -> None:
     """`dvc repro` in a project. What it says goes to `reproduce.log`; `say` hears of each stage that runs.
 
-    Ctrl-C reaches DVC and its stage, both of which have ended when `KeyboardInterrupt` leaves here.
+    Ctrl-C reaches DVC and its stage, both of which have ended when `KeyboardInterrupt` leaves here. SIGTERM and SIGHUP
+    do the same and leave as `SystemExit`.
 
     Raises:
         DataError: a stage failed; names it, has its own error line, and says where the rest is.
@@ -96,14 +100,36 @@ def _run(command: list[str], folder: Path, heard: _Heard) -> int:
         errors="replace",
         process_group=0,
     )
+    with _told_to_end():
+        try:
+            return _listen(process, heard)
+        except BaseException:
+            _end(process, heard)
+            raise
+        finally:
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM and SIGHUP, which the command's own group does not get, become `SystemExit` here."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main one hears of signals
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        return _listen(process, heard)
-    except BaseException:
-        _end(process, heard)
-        raise
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # nohup
+                signal.signal(number, leave)
+        yield
     finally:
-        if process.stdout is not None:
-            process.stdout.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _listen(process: subprocess.Popen[str], heard: _Heard) -> int:
@@ -125,7 +151,7 @@ def _end(process: subprocess.Popen[str], heard: _Heard) -> None:
 
 
 def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    if process.poll() is None:
+    with suppress(ProcessLookupError):  # all of it has ended
         os.killpg(process.pid, number)
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import statistics as plain
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ def evaluate(
     seed: int = 0,
     chosen: Mapping[str, Chosen] | None = None,
     left_out: bool = False,
+    untrained: Collection[str] = (),
 ) -> dict[str, Any]:
     """Score every member on one split.
 
@@ -73,6 +74,7 @@ def evaluate(
         seed: of the bootstrap.
         chosen: head -> how it was chosen among candidates; None: nothing was.
         left_out: heads were not trained on samples that share a group or a file with the split.
+        untrained: subsets that no head was trained on: what these share with the split flatters nobody.
 
     Returns:
         The metrics as said at the top of this file.
@@ -94,7 +96,7 @@ def evaluate(
     fused = {p.name: every[p.kind, p.name] for p in sorted(members, key=lambda p: p.name) if p.kind == "fused"}
     boot = table.bootstrap(resamples, seed)
     answered = {int(row) for member in every.values() for row in member.rows}
-    said = [] if left_out else leaks(manifest, split)
+    said = [] if left_out else leaks(manifest, split, untrained)
     said += warnings(table) + _unanswered(table, heads, finetuned, fused) if members else []
     found: dict[str, Any] = {
         "split": split,

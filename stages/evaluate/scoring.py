@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -171,11 +171,11 @@ def answers(member: Predictions, frame: Frame) -> Answers:
     return Answers(pairs[:, 0], best[pairs[:, 1]].astype(np.int64))
 
 
-def leaks(manifest: Manifest, split: str) -> list[str]:
-    """What of a split is in train as well."""
+def leaks(manifest: Manifest, split: str, untrained: Collection[str] = ()) -> list[str]:
+    """What of a split is in train as well, but for subsets that nothing is trained on (`untrained`)."""
     samples = manifest.samples
     judged = [sample for sample in samples if sample.split == split]
-    train = [sample for sample in samples if sample.split == "train" and split != "train"]
+    train = [s for s in samples if s.split == "train" and split != "train" and s.subset not in untrained]
     shared = {
         "groups": {s.group for s in judged if s.group} & {s.group for s in train},
         "files of the same content": {s.content for s in judged if s.content} & {s.content for s in train},

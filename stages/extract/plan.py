@@ -19,6 +19,7 @@ from stages.detect.settings import FaceSource
 from stages.engines import TORCH_CPU, Engine
 from stages.engines import resolve as resolve_engine
 from stages.errors import SettingError, WeightsError
+from stages.extract.elsewhere import located
 from stages.extract.settings import FOLDER, ExtractSettings, finetune_command, unfolded
 
 
@@ -35,6 +36,7 @@ class RolePlan:
         compression: of its rows in the store; not part of a key.
         engine: that computes it; a part of the blocks' keys.
         file: of its weights, where they are a fine-tune's; None: the catalogue's.
+        finetuned: the fine-tune, as the settings name it, see `finetuned_weights`; None: it is of none.
     """
 
     role: str
@@ -45,6 +47,7 @@ class RolePlan:
     compression: str = "none"
     engine: Engine = TORCH_CPU
     file: Path | None = None
+    finetuned: str | None = None
 
     @property
     def level(self) -> str:
@@ -55,11 +58,6 @@ class RolePlan:
     def template(self) -> str | None:
         """Of its input crops; None: it sees whole photos."""
         return self.crops.source if self.crops else None
-
-    @property
-    def finetuned(self) -> str | None:
-        """Name of the fine-tune whose weights it has, see `finetuned_weights`; None: they are the catalogue's."""
-        return None if self.file is None else self.file.parent.name
 
 
 def resolve_backbone(role: str, settings: ExtractSettings, folder: Path) -> tuple[BackboneSpec, str | None]:
@@ -158,7 +156,8 @@ def plan_role(
         )
         for tap in settings.roles[role].taps
     }
-    return RolePlan(role, spec, missing, blocks, crops, settings.roles[role].compression, engine, file)
+    chosen = settings.roles[role]
+    return RolePlan(role, spec, missing, blocks, crops, chosen.compression, engine, file, chosen.finetuned)
 
 
 def weights_of(
@@ -171,12 +170,18 @@ def weights_of(
         folder, finetunes: see `plan_role`.
 
     Raises:
+        SettingError: a fine-tune of this project is named by its folder.
         WeightsError: the weights are missing or not the ones that were published, or a fine-tune's of another backbone.
     """
     name = settings.roles[role].finetuned
     if name is None:
         return None, weights.sha256(spec.weights, folder)
     file = finetuned_weights(finetunes, name, spec) if finetunes is not None else None
+    if name.startswith(FOLDER) and file is not None and _same(file.parent.parent, finetunes):
+        raise SettingError(  # by its name alone DVC knows what to run again
+            f"extract.backbones.{unfolded(role)}.finetuned is {unfolded(name)}, a fine-tune of this project: use "
+            f"{unfolded(file.parent.name)}"
+        )
     if file is None or not file.is_file():
         place = file or f"fine-tune {name}"
         raise WeightsError(
@@ -198,11 +203,15 @@ def finetuned_weights(finetunes: Path, name: str, spec: BackboneSpec | None = No
     """
     folder = finetunes / name
     if name.startswith(FOLDER):
-        folder = finetunes.parent.parent / name.removeprefix(FOLDER)
+        folder = located(finetunes.parent.parent, name.removeprefix(FOLDER))
     photos = folder / "photos.safetensors"
     if spec is not None and spec.input == "image" and photos.is_file():
         return photos
     return folder / "backbone.safetensors"
+
+
+def _same(one: Path, other: Path | None) -> bool:
+    return other is not None and one.resolve() == other.resolve()
 
 
 def together(plans: Sequence[RolePlan]) -> list[list[RolePlan]]:

@@ -84,6 +84,11 @@ class BackboneSettings(Settings):
     folds: int | None = Field(default=None, ge=2)
     compression: Literal["none", "gzip", "lzf"] = "none"
 
+    @field_validator("finetuned")
+    @classmethod
+    def _as_one_name(cls, finetuned: str | None) -> str | None:
+        return None if finetuned is None else finetuned.rstrip("/")
+
     @model_validator(mode="after")
     def _no_stand_in_for_a_fine_tune(self) -> BackboneSettings:
         if self.finetuned is not None and self.stand_in is not None:

@@ -74,7 +74,7 @@ class Seen:
         preset: its name, or None.
         classes: names, in the order of the logits.
         seed: of everything random.
-        start: `weights`, `random` or `finetune:NAME`.
+        start: `weights`, `random`, `finetune:NAME` or `folder:PATH`, see `FinetuneSettings`.
         chain: SHA-256 of the weights of the fine-tunes it goes on from, the latest first; after those of the backbone
             those of a second network.
     """

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stages.errors import DataError, SettingError
 from stages.index.manifest import LABEL_SEPARATOR, is_unwritable, printable
+from stages.index.options import NoOptions, options_of
 from stages.index.raw import (
     IMAGE_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -37,9 +38,10 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     Recorded in the ledger: `bad_name` (a name that no CSV can hold), `permission` (a folder that cannot be listed).
 
     Raises:
-        SettingError: `images` or `columns` is given; neither means anything here.
+        SettingError: `images`, `columns` or an option is given; none means anything here.
         DataError: the root is not a folder or holds no photos, the layout is mixed, or a class name holds `;`.
     """
+    options_of(source, NoOptions)
     if source.images is not None or source.columns:
         place = source.place
         raise SettingError(

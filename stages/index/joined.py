@@ -228,7 +228,7 @@ def _require_some(samples: Sequence[RawSample], settings: SetSettings, place: st
     """Refuse a map that leaves nothing, or a class that no sample has."""
     if not samples:
         raise SettingError(f"{place}.labels leaves out every sample of {settings.root}: map a label to one of ours")
-    has = {label for raw in samples for label in raw.labels}
+    has = {label for raw in samples for label in (*raw.labels, *(label for label, _ in raw.shares))}
     for theirs, ours in settings.labels.items():
         if ours is not None and ours not in has:
             raise SettingError(

@@ -40,14 +40,27 @@ def require_layout(source: Source, title: str, expected: Mapping[str, str]) -> N
     root, place = source.root, source.place
     if not root.is_dir():
         raise DataError(f"{place}.root {root} is not a folder: give the folder that {title} was unpacked to")
-    lacking = [path for path in expected if not (root / path).exists()]
+    lacking = {path: what for path, what in expected.items() if not (root / path).exists()}
     if lacking:
-        wanted = ", ".join(f"{path} ({expected[path]})" for path in lacking)
-        first = next((above for above in Path(lacking[0]).parents if (root / above).is_dir()), Path())
-        where = "there" if first == Path() else f"in {first.as_posix()}/"
-        raise DataError(
-            f"{place}.root {root} is not laid out as {title}: expected {wanted}; found {where}: {listed(root / first)}"
-        )
+        raise wrong_layout(source, title, lacking)
+
+
+def wrong_layout(source: Source, title: str, lacking: Mapping[str, str]) -> DataError:
+    """What to raise of a root, a folder, that lacks something.
+
+    Args:
+        source, title: see `require_layout`.
+        lacking: path below the root, posix -> what it is, of what is not there or is a file in place of a folder; not
+            empty.
+    """
+    root = source.root
+    wanted = ", ".join(f"{path} ({what})" for path, what in lacking.items())
+    first = next((above for above in Path(next(iter(lacking))).parents if (root / above).is_dir()), Path())
+    where = "there" if first == Path() else f"in {first.as_posix()}/"
+    return DataError(
+        f"{source.place}.root {root} is not laid out as {title}: expected {wanted}; found {where}: "
+        f"{listed(root / first)}"
+    )
 
 
 def listed(folder: Path) -> str:

@@ -23,10 +23,10 @@ MEDIA = ("image", "video")
 BOX_KINDS = ("face", "person")
 LABEL_SEPARATOR = ";"
 
-# Control characters would break a row into lines, lone surrogates (names that are not UTF-8) cannot be written.
 Numbers = tuple[tuple[str, float], ...]
 """(name, number) pairs, sorted by name."""
 
+# Control characters would break a row into lines, lone surrogates (names that are not UTF-8) cannot be written.
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from stages.errors import DataError, SettingError
 from stages.index.manifest import BOX_KINDS, LABEL_SEPARATOR, Box, box_problem, is_unwritable, printable
+from stages.index.options import NoOptions, options_of
 from stages.index.raw import Corpus, RawSample, Source, media_of, split_of
 from stages.index.tabular import delimiter_of, text_of
 from stages.ledger import Ledger
@@ -47,9 +48,11 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     one sample_id that disagree).
 
     Raises:
-        SettingError: `columns` names what is not a column of ours, or a column that the file does not have.
+        SettingError: `columns` names what is not a column of ours, or a column that the file does not have; an option is
+            given.
         DataError: the file is missing, empty, has no rows, or is not a table.
     """
+    options_of(source, NoOptions)
     unknown = sorted(set(source.columns) - set(OURS))
     if unknown:
         raise SettingError(f"{source.place}.columns has {unknown[0]!r}: the columns to map are {', '.join(OURS)}")

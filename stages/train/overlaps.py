@@ -41,8 +41,13 @@ def trained_by_some(
     samples: Sequence[Sample], found: Mapping[str, str], heads: Mapping[str, HeadSettings]
 ) -> dict[str, str]:
     """Those of `overlapping` that not every head leaves out."""
-    left_out = set.intersection(*(set(head.leave_out) for head in heads.values()))
+    left_out = left_out_by_all(heads)
     return {s.sample_id: found[s.sample_id] for s in samples if s.sample_id in found and s.subset not in left_out}
+
+
+def left_out_by_all(heads: Mapping[str, HeadSettings]) -> set[str]:
+    """The subsets that no head is trained on."""
+    return set.intersection(*(set(head.leave_out) for head in heads.values()))
 
 
 def require_none(found: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from stages.errors import DataError
 from stages.extract.settings import unfolded
 from stages.extract.views import FLIP
 from stages.extract.views import names as view_names
+from stages.finetune.seen import Rows as Trained
 from stages.heads.losses import targets_of
 from stages.heads.registry import Shapes
 from stages.index.manifest import Sample
@@ -38,6 +39,7 @@ class Prepared:
         rows: positions of the training samples: those of split train whose labels the loss takes, but those that are
             left out.
         left_out: (n,) bool, the samples of split train that are of a subset that the head leaves out.
+        apart: (n,) bool, those of them that share no group and no file with a training sample.
         seen: (n,) bool, which samples a fine-tune behind the features has seen.
     """
 
@@ -49,6 +51,7 @@ class Prepared:
     splits: np.ndarray
     rows: np.ndarray
     left_out: np.ndarray
+    apart: np.ndarray
     seen: np.ndarray
 
     @property
@@ -129,8 +132,17 @@ def prepare(
         splits,
         rows,
         of_subset,
+        _apart(features.samples, of_subset, rows),
         seen.rows(head, features.samples),
     )
+
+
+def _apart(samples: Sequence[Sample], left_out: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """See `Prepared`."""
+    if not left_out.any():
+        return left_out
+    trained = Trained.of(samples[i] for i in rows)
+    return np.fromiter((out and not trained.has(s) for s, out in zip(samples, left_out, strict=True)), np.bool_)
 
 
 def need_two_classes(found: Collection[str], of_what: str, several: int = 0) -> None:

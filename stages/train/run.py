@@ -62,7 +62,8 @@ class TrainedHead:
         epoch: whose weights it has, counted from 1, where it could stop early; None: the last one's.
         accuracy: split -> share of right answers among its samples of one label that have features; but for split
             train without those that a fine-tune behind the features has seen. None of a head of several labels. Samples
-            of split train that `leave_out` keeps from training are a split of their own here, `LEFT_OUT`.
+            of split train that `leave_out` keeps from training are a split of their own here, `LEFT_OUT`, without
+            those that share a group or a file with a training sample.
         left_out: split -> how many of those there are, and of how many samples; splits without any are not in it.
         choice: of a head with a grid: what was tried.
     """
@@ -290,7 +291,7 @@ def _splits(ready: Prepared) -> dict[str, np.ndarray]:
     labelled = ready.labels >= 0
     names = map(str, np.unique(ready.splits[labelled]))
     found = {split: labelled & (ready.splits == split) & ~ready.left_out for split in names}
-    return {split: mine for split, mine in (found | {LEFT_OUT: labelled & ready.left_out}).items() if mine.any()}
+    return {split: mine for split, mine in (found | {LEFT_OUT: labelled & ready.apart}).items() if mine.any()}
 
 
 def _predictions(

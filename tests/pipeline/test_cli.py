@@ -39,7 +39,10 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...], command: 
 
 def test_the_commands_are_those_that_were_promised() -> None:
     stages = "index detect align extract finetune train fuse evaluate report"
-    assert set(COMMANDS) == {*stages.split(), *["init", "demo", "plan", "predict", "weights", "cache", "doctor"]}
+    assert set(COMMANDS) == {
+        *stages.split(),
+        *["init", "demo", "plan", "predict", "reproduce", "weights", "cache", "doctor"],
+    }
 
 
 def test_help_loads_nothing_heavy() -> None:

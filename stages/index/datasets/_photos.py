@@ -86,6 +86,11 @@ def photos_below(root: Path, below: str, ledger: Ledger) -> Iterator[str]:
                     yield path
 
 
+def leads_out(path: str) -> bool:
+    """Whether the path that an annotation gives leads out of the root: absolute, or with `..` in it."""
+    return os.path.isabs(path) or ".." in path.split("/")  # noqa: PTH117 - as above: text
+
+
 def require_some_there(named: Collection[str], there: Collection[str], table: str, place: str) -> None:
     """Refuse annotations of which no photo is there; where some are, `index` records the others as missing.
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.errors import DataError
+from stages.errors import DataError, SettingError
 from stages.index.datasets._photos import folders_of, names_in
-from stages.index.layout import require_layout, some
+from stages.index.layout import require_layout, some, wrong_layout
 from stages.index.manifest import is_unwritable, printable
 from stages.index.options import options_of
 from stages.index.raw import VIDEO_EXTENSIONS, Corpus, RawSample, Source, extension_of, split_of
@@ -64,11 +64,16 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     can hold), `permission` (a folder that cannot be listed).
 
     Raises:
-        SettingError: an option that there is not, or `images` or `columns`.
-        DataError: the root is not laid out as AFEW, has two folders for one split, or holds no clip; or
+        SettingError: an option that there is not, or `images` or `columns`; `evaluate_on_val` where no split is wanted.
+        DataError: the root is not laid out as AFEW, has two folders for one split or class, or holds no clip; or
             `evaluate_on_val` without Val.
     """
     options = options_of(source, Options)
+    if options.evaluate_on_val and not source.splits:
+        place = source.place
+        raise SettingError(
+            f"{place}.options.evaluate_on_val is true, and {place}.use puts every clip into one split: remove one"
+        )
     parts = _parts(source)
     if options.evaluate_on_val and "val" not in parts:
         raise DataError(
@@ -97,29 +102,41 @@ def _parts(source: Source) -> dict[str, str]:
         split = split_of(name.casefold().removesuffix("_afew"))
         if split is None:
             continue
-        if split in parts:
-            raise DataError(
-                f"{source.place}.root {source.root} has {parts[split]} and {name}, which both mean {split}: keep one"
-            )
-        parts[split] = name
+        _add(parts, split, name, source, "")
     if not parts.keys() & {"train", "val"}:
-        require_layout(
+        raise wrong_layout(
             source, TITLE, {_OFFICIAL[split]: f"{split}, a folder for each class" for split in ("train", "val")}
         )
     return {split: parts[split] for split in _OFFICIAL if split in parts}
+
+
+def _add(folders: dict[str, str], meaning: str, name: str, source: Source, above: str) -> None:
+    """Note a folder's name under what it means; two that mean the same are refused."""
+    if meaning in folders:
+        raise DataError(
+            f"{source.place}.root {source.root} has {above}{folders[meaning]} and {above}{name}, which both mean "
+            f"{meaning}: keep one"
+        )
+    folders[meaning] = name
 
 
 def _labelled(
     source: Source, split: str, folder: str, options: Options, ledger: Ledger, notes: list[str]
 ) -> Iterator[RawSample]:
     """The clips of a split's class folders."""
-    classes = {name.casefold(): name for name in folders_of(source.root / folder, source.place)}
-    if not classes.keys() & {*CLASSES}:
-        require_layout(source, TITLE, {f"{folder}/{name.capitalize()}": "clips of that class" for name in CLASSES})
+    classes: dict[str, str] = {}
+    others = []
+    for name in folders_of(source.root / folder, source.place):
+        if name.casefold() in CLASSES:
+            _add(classes, name.casefold(), name, source, f"{folder}/")
+        else:
+            others.append(name)
+    if not classes:
+        raise wrong_layout(source, TITLE, {f"{folder}/{name.capitalize()}": "clips of that class" for name in CLASSES})
     if lacking := [name.capitalize() for name in CLASSES if name not in classes]:
         notes.append(f"{folder} has no folder {some(lacking)}")
-    if others := [name for plain, name in classes.items() if plain not in CLASSES]:
-        notes.append(f"{folder}: passed over {some(sorted(others))}, which is no class")
+    if others:
+        notes.append(f"{folder}: passed over {some(others)}, which is no class")
     for path in _clips(source.root, folder, ledger, deepest=0):
         ledger.record(path, "no_label", f"the clip lies in {folder} and in no class folder")
     told = "test" if split == "val" and options.evaluate_on_val else split

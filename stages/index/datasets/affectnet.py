@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 
 from stages.errors import DataError
 from stages.index.datasets._affectnet import Fields, of_arrays, of_list
-from stages.index.datasets._photos import first_there, photos_below, require_some_there
-from stages.index.layout import require_layout
+from stages.index.datasets._photos import first_there, leads_out, photos_below, require_some_there
+from stages.index.layout import require_layout, wrong_layout
 from stages.index.manifest import Box, Numbers, box_problem, is_unwritable, printable
 from stages.index.options import options_of
 from stages.index.raw import Corpus, RawSample, Source
@@ -132,7 +132,8 @@ def _lists(found: _Found, source: Source, options: Options, ledger: Ledger) -> s
 def _arrays(found: _Found, source: Source, options: Options, ledger: Ledger) -> set[str]:
     """Add what the arrays of both sets say; the photos that are there."""
     wanted = {f"{name}/{inner}": f"the {inner}" for name in _SETS.values() for inner in ("images", "annotations")}
-    require_layout(source, TITLE, wanted)
+    if lacking := {path: what for path, what in wanted.items() if not (source.root / path).is_dir()}:
+        raise wrong_layout(source, TITLE, lacking)
     there: set[str] = set()
     for part, name in _SETS.items():
         photos = sorted(photos_below(source.root, f"{name}/images", ledger))
@@ -144,7 +145,7 @@ def _arrays(found: _Found, source: Source, options: Options, ledger: Ledger) -> 
 
 def _add(found: _Found, path: str, split: str | None, fields: Fields, options: Options, ledger: Ledger) -> None:
     """Add the sample of one annotation, or record why it cannot be used."""
-    if not fields.path or is_unwritable(path):
+    if not fields.path or is_unwritable(path) or leads_out(path):
         name = printable(path) if fields.path else fields.where
         ledger.record(name, "bad_name", f"{fields.where}: the photo's name cannot be used")
         return

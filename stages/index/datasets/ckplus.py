@@ -50,7 +50,8 @@ class Options(Settings):
 
     Attributes:
         last: how many at the end of each labelled sequence, with its label.
-        neutral: whether the first photo of every sequence is read as neutral.
+        neutral: whether the first photo of every sequence, number 1, is read as neutral. Of a sequence without it, or
+            with a label of that very photo, none is.
         unlabelled: whether the last photos of sequences without a label are read, without one.
     """
 
@@ -94,6 +95,8 @@ def read(source: Source, ledger: Ledger) -> Corpus:
         there.update(f"{images}/{name}/{photo}" for photo in sequence.photos.values())
         if name not in ledger:
             samples += _samples(f"{images}/{name}", sequence, options)
+    if options.neutral and (late := sum(bool(s.photos) and not _is_first(min(s.photos)) for s in sequences.values())):
+        notes.append(f"{late} sequence(s) lack their first photo: none of theirs is neutral")
     require_some_there([sample.path for sample in samples], there, labels, source.place)
     return Corpus(tuple(samples), source.root, notes=tuple(notes))
 
@@ -152,6 +155,11 @@ def _tell(source: Source, path: str, name: str, stem: str, sequence: _Sequence, 
     sequence.labels[stem] = label
 
 
+def _is_first(stem: str) -> bool:
+    """Whether a photo is the first of its sequence: where it is lost, the next is not neutral any more."""
+    return stem.rpartition("_")[2].lstrip("0") == "1"
+
+
 def _samples(folder: str, sequence: _Sequence, options: Options) -> Iterator[RawSample]:
     """The photos of a sequence that are asked for."""
 
@@ -160,7 +168,7 @@ def _samples(folder: str, sequence: _Sequence, options: Options) -> Iterator[Raw
         return RawSample(path, path, "image", labels, group=sequence.subject)
 
     stems = sorted(sequence.photos)
-    first = stems[:1] if options.neutral else []
+    first = [stem for stem in stems[:1] if options.neutral and _is_first(stem) and stem not in sequence.labels]
     for stem in first:
         yield sample(stem, NEUTRAL)
     if sequence.labels:

@@ -26,9 +26,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from stages.errors import DataError
-from stages.index.datasets._photos import photos_below, require_some_there
-from stages.index.layout import require_layout, some
+from stages.errors import DataError, SettingError
+from stages.index.datasets._photos import leads_out, photos_below, require_some_there
+from stages.index.layout import require_layout, some, wrong_layout
 from stages.index.manifest import SPLITS, Box, Numbers, box_problem, is_unwritable, printable
 from stages.index.matlab import read_mat
 from stages.index.options import options_of
@@ -104,17 +104,22 @@ class _Person:
 def read(source: Source, ledger: Ledger) -> Corpus:
     """Read the annotations; no photo is opened.
 
-    Recorded in the ledger: `bad_row` (no file name; cells that are no lists), `bad_name` (a control character),
-    `bad_box` (not four numbers, or no area), `bad_label` (none of the 26), `no_label` (a person without a category),
-    `no_valence` (with `valence3`: a photo none of whose persons has one), `contradictory` (a photo that is in two of
-    train, val and test).
+    Recorded in the ledger: `bad_row` (no file name; cells that are no lists), `bad_name` (a control character, or a
+    name that leads out of the images), `bad_box` (not four numbers, or no area), `bad_label` (none of the 26),
+    `no_label` (a person without a category), `no_valence` (with `valence3`: a photo none of whose persons has one),
+    `contradictory` (a photo that is in two of train, val and test).
 
     Raises:
-        SettingError: an option that there is not, or `images` or `columns`.
+        SettingError: an option that there is not, or `images` or `columns`; `split` where no split is wanted.
         DataError: the root is not laid out as EMOTIC, the .mat is damaged or another one, a table lacks a column, or
             none of the annotated photos is there.
     """
     options = options_of(source, Options)
+    if options.split != "own" and not source.splits:
+        place = source.place
+        raise SettingError(
+            f"{place}.options.split is {options.split!r}, and {place}.use puts every sample into one split: remove one"
+        )
     notes: list[str] = []
     people, merged = _usable(_people(source, ledger, notes), source, options, ledger)
     images = _images(source, people, ledger, notes)
@@ -139,8 +144,7 @@ def _people(source: Source, ledger: Ledger, notes: list[str]) -> Iterator[_Perso
                 for part in there
                 for person in _of_csv(source.root / folder / f"{part}.csv", part, source.place, ledger)
             )
-    require_layout(source, TITLE, {_MATS[0]: "the annotations; or train.csv, val.csv and test.csv in its place"})
-    raise AssertionError("unreachable: the layout was refused")
+    raise wrong_layout(source, TITLE, {_MATS[0]: "the annotations; or train.csv, val.csv and test.csv in its place"})
 
 
 def _of_mat(path: Path, place: str, ledger: Ledger) -> Iterator[_Person]:
@@ -242,8 +246,8 @@ def _image(folder: str, filename: str, where: str, ledger: Ledger) -> str | None
         ledger.record(where, "bad_row", "folder or filename is empty")
         return None
     path = f"{folder}/{filename}"
-    if is_unwritable(path):
-        ledger.record(printable(path), "bad_name", f"{where}: the name has a control character")
+    if is_unwritable(path) or leads_out(path):
+        ledger.record(printable(path), "bad_name", f"{where}: a name has no control character and no .. in it")
         return None
     return path
 
@@ -280,7 +284,7 @@ def _usable(
     own = source.splits and options.split != "paper"
     for person in people:
         part = parts.setdefault(person.image, person.part)
-        told = (person.image, person.box, person.categories, person.values, person.part)
+        told = (person.image, person.box, person.categories, person.values, person.part if own else "")
         if told in seen and person.problem is None:
             merged += 1
             continue

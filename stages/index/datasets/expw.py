@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass, field
 
 from stages.errors import DataError
-from stages.index.datasets._photos import first_there, photos_below, require_some_there
+from stages.index.datasets._photos import first_there, leads_out, photos_below, require_some_there
 from stages.index.layout import require_layout
 from stages.index.manifest import Box, box_problem, is_unwritable, printable
 from stages.index.options import options_of
@@ -40,6 +40,7 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _LABELS = ("label/label.lst", "label.lst", "data/label/label.lst", "data/label.lst")
 _IMAGES = ("image/origin", "data/image/origin", "origin", "data/origin", "image", "data/image")
 _CELLS = 8
+_DIGITS = 9  # of a number; int() refuses very long ones
 
 
 class Options(Settings):
@@ -118,11 +119,11 @@ def _add(found: _Found, line: str, where: str, images: str, options: Options, le
     except ValueError:
         ledger.record(where, "bad_row", f"numbers are needed after the name, there are {' '.join(cells[1:])}")
         return
-    if is_unwritable(sample_id):
-        ledger.record(printable(sample_id), "bad_name", f"{where}: the name has a control character")
+    if is_unwritable(sample_id) or leads_out(path):
+        ledger.record(printable(sample_id), "bad_name", f"{where}: a name has no control character and no .. in it")
     elif (problem := box_problem(box)) is not None:
         ledger.record(sample_id, "bad_box", f"{where}: {problem}")
-    elif not label.isdecimal() or int(label) >= len(CLASSES):
+    elif not label.isdecimal() or len(label) > _DIGITS or int(label) >= len(CLASSES):
         ledger.record(sample_id, "bad_label", f"{where}: the class is {label!r}, not 0 to {len(CLASSES) - 1}")
     elif options.min_confidence is not None and sure < options.min_confidence:
         found.unsure += 1

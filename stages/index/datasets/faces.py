@@ -13,8 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.errors import DataError
-from stages.index.datasets._photos import folders_of, photos_below, spelled
-from stages.index.layout import require_layout
+from stages.index.datasets._photos import folders_of, photos_below
+from stages.index.layout import require_layout, wrong_layout
 from stages.index.options import NoOptions, options_of
 from stages.index.raw import Corpus, RawSample, Source
 from stages.ledger import Ledger
@@ -43,14 +43,14 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     options_of(source, Options)
     require_layout(source, TITLE, {})
     there = folders_of(source.root, source.place)
-    found = {label: [name for name in names if spelled(name, there) in there] for label, names in CLASSES.items()}
-    expected = {CLASSES[label][0]: f"or {CLASSES[label][1]}" for label, names in found.items() if not names}
-    require_layout(source, TITLE, expected)
+    found = {label: [name for name in there if name.casefold() in names] for label, names in CLASSES.items()}
+    if lacking := {CLASSES[label][0]: f"or {CLASSES[label][1]}" for label, names in found.items() if not names}:
+        raise wrong_layout(source, TITLE, lacking)
     samples: list[RawSample] = []
     for label, names in found.items():
         if len(names) > 1:
             raise DataError(f"{source.place}.root {source.root} has {' and '.join(names)}: put all into one of them")
-        samples += _of(source, label, spelled(names[0], there), ledger)
+        samples += _of(source, label, names[0], ledger)
     return Corpus(tuple(samples), source.root)
 
 

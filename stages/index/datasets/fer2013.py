@@ -22,7 +22,7 @@ from pathlib import Path
 
 from stages.errors import DataError
 from stages.index.datasets._photos import folders_of, photos_below
-from stages.index.layout import require_layout, some
+from stages.index.layout import require_layout, some, wrong_layout
 from stages.index.manifest import printable
 from stages.index.options import NoOptions, options_of
 from stages.index.packed import PackedRow, Place, read_packed
@@ -63,14 +63,14 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     """
     options_of(source, Options)
     if (table := find_table(source.root)) is not None:
-        require_layout(source, TITLE, {table: "a row per picture"})
+        require_layout(source, TITLE, {})
         samples = tuple(_of_table(source, table, ledger))
         if not samples and not len(ledger):
             raise DataError(f"{source.place}: {source.root / table} has a header and no rows: is it complete?")
         return Corpus(samples, source.root)
-    if not _parts(source):
-        require_layout(source, TITLE, {_TABLES[0]: "a row per picture; or folders train/CLASS and test/CLASS"})
     require_layout(source, TITLE, {})
+    if not _parts(source):
+        raise wrong_layout(source, TITLE, {_TABLES[0]: "a row per picture; or folders train/CLASS and test/CLASS"})
     return _of_folders(source, ledger)
 
 
@@ -112,8 +112,6 @@ def _of_table(source: Source, table: str, ledger: Ledger) -> Iterator[RawSample]
 
 def _parts(source: Source) -> dict[str, str]:
     """Folders of the root that are a split, and which."""
-    if not source.root.is_dir():
-        return {}
     splits = {name: split_of_usage(name) or split_of(name) for name in folders_of(source.root, source.place)}
     return {name: split for name, split in splits.items() if split is not None}
 

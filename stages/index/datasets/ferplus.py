@@ -20,6 +20,7 @@ for the pictures see `fer2013`.
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -146,8 +147,7 @@ def _take(row: Row, find: Find, options: Options, source: Source, found: _Found,
         ledger.record(printable(f"{row.where}: {name[:80]}"), "bad_name", "the Image name is no file's name")
         return
     split = split_of_usage(usage)
-    line = int(row.where.rpartition(" ")[2])
-    path = find(name, split, line)
+    path = find(name, split, _line_of(row.where))
     if path is None:
         return
     sample_id = path if "#" not in path else name.rpartition(".")[0] or name
@@ -190,18 +190,21 @@ def _in_table(source: Source, table: str, rows: Sequence[Row], ledger: Ledger) -
         DataError: the two have another number of rows, or another Usage in a row.
     """
     bad = Ledger("index")
-    pictures = {row.line: row for row in read_packed(source.root / table, source.place, ("Usage",), bad)}
+    of_table = {row.line: row for row in read_packed(source.root / table, source.place, ("Usage",), bad)}
     for where, (reason, detail) in bad.entries.items():
         ledger.record(where, reason, detail)
+    lines = sorted([*of_table, *map(_line_of, bad.entries)])
     text = read_text(source.root / VOTES, source.place)
-    counts = (sum(bool(line.strip()) for line in text.splitlines()) - 1, len(pictures) + len(bad))
-    if counts[0] != counts[1]:
+    told = [number for number, line in enumerate(io.StringIO(text, newline=""), 1) if line.strip()][1:]
+    if len(told) != len(lines):
         raise DataError(
-            f"{source.place}.root {source.root}: {VOTES} has {counts[0]} rows and {table} {counts[1]}: "
+            f"{source.place}.root {source.root}: {VOTES} has {len(told)} rows and {table} {len(lines)}: "
             "they must be of the same pictures in the same order"
         )
+    # row by row, not line by line: either file may have empty lines
+    pictures = {at: of_table[line] for at, line in zip(told, lines, strict=True) if line in of_table}
     for row in rows:
-        _require_same(row, pictures, source, table)
+        _require_same(row, pictures, source)
 
     def find(name: str, split: str | None, line: int) -> str | None:
         return row_path(table, pictures[line]) if line in pictures else None
@@ -209,12 +212,18 @@ def _in_table(source: Source, table: str, rows: Sequence[Row], ledger: Ledger) -
     return find
 
 
-def _require_same(row: Row, pictures: Mapping[int, PackedRow], source: Source, table: str) -> None:
-    picture = pictures.get(int(row.where.rpartition(" ")[2]))
+def _line_of(where: str) -> int:
+    """The line of `Row.where`."""
+    return int(where.rpartition(" ")[2])
+
+
+def _require_same(row: Row, pictures: Mapping[int, PackedRow], source: Source) -> None:
+    """Refuse a row of the votes whose picture has another Usage; `pictures`: line of the votes -> row of the table."""
+    picture = pictures.get(_line_of(row.where))
     if picture is not None and row.cells["Usage"].casefold() != picture.cells["Usage"].casefold():
         raise DataError(
-            f"{source.place}.root {source.root}: {row.where} has the Usage {row.cells['Usage'][:40]!r} and {table} "
-            f"{picture.cells['Usage'][:40]!r} in that line: they must be of the same pictures in the same order"
+            f"{source.place}.root {source.root}: {row.where} has the Usage {row.cells['Usage'][:40]!r} and "
+            f"{picture.where} {picture.cells['Usage'][:40]!r}: they must be of the same pictures in the same order"
         )
 
 

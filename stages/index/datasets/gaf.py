@@ -86,8 +86,8 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     With `source.splits` false no split is given, and EVAL is not drawn: the subsets are train, VAL and test.
 
     Raises:
-        SettingError: `evaluation` takes more photos than there are or all, or is set where no split is wanted;
-            `retrain` without `evaluation`.
+        SettingError: `evaluation` takes more photos than there are or all; what parts the validation set where no split
+            is wanted; `retrain` or `unseen` without `evaluation`.
         DataError: another layout, a class without photos, or a list that does not fit the validation set.
     """
     options = options_of(source, Options)
@@ -133,7 +133,7 @@ def _require_sense(options: Options, source: Source) -> None:
             f"{place}.retrain is true and {place}.evaluation null: every photo would be trained on; "
             "give evaluation, or set retrain: false"
         )
-    asked = sorted(options.model_fields_set & {"evaluation", "retrain"})
+    asked = sorted(options.model_fields_set & {"evaluation", "evaluation_seed", "retrain", "unseen"})
     if asked and not source.splits and (options.retrain or options.evaluation is not None):
         raise SettingError(
             f"{place}.{asked[0]} parts the validation set, and {source.place}.use puts every photo into one split: "

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from stages.errors import DataError, SettingError
-from stages.index.datasets._photos import first_there, names_in, photos_below, require_some_there
+from stages.index.datasets._photos import first_there, leads_out, names_in, photos_below, require_some_there
 from stages.index.layout import require_layout
 from stages.index.manifest import Box, box_problem, is_unwritable, printable
 from stages.index.options import options_of
@@ -44,6 +44,7 @@ CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neut
 
 _TABLES = ("basic/EmoLabel/list_patition_label.txt", "EmoLabel/list_patition_label.txt")
 _PARTS = ("train", "test")
+_DIGITS = 9  # of a number; int() refuses very long ones
 
 
 class Options(Settings):
@@ -112,9 +113,9 @@ def _sample(line: str, where: str, folder: str, source: Source, ledger: Ledger) 
         return None
     path = f"{folder}/{stem}_aligned.{extension}" if folder.endswith("aligned") else f"{folder}/{name}"
     split = next((part for part in _PARTS if name.startswith(part)), None)
-    if is_unwritable(path):
-        ledger.record(printable(path), "bad_name", f"{where}: the name has a control character")
-    elif not (label.isdecimal() and 1 <= int(label) <= len(CLASSES)):
+    if is_unwritable(path) or leads_out(path):
+        ledger.record(printable(path), "bad_name", f"{where}: a name has no control character and no .. in it")
+    elif not (label.isdecimal() and len(label) <= _DIGITS and 1 <= int(label) <= len(CLASSES)):
         ledger.record(path, "bad_label", f"{where}: the class is {label!r}, not 1 to {len(CLASSES)}")
     elif split is None and source.splits:
         ledger.record(path, "bad_split", f"{where}: the name begins with neither train nor test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,23 @@ from pipeline.params import parse
 from pipeline.reproduce import recipe as recipes
 from pipeline.reproduce.merging import filled, joined, laid_over
 from pipeline.reproduce.projects import THERE, Job, jobs_of
-from pipeline.reproduce.recipe import PAPERS, Cell, Recipe, load, load_project
+from pipeline.reproduce.recipe import (
+    PAPERS,
+    Cell,
+    DataSetNeed,
+    Pair,
+    ProjectRecipe,
+    Recipe,
+    Row,
+    SmallProject,
+    load,
+    load_project,
+)
 from pipeline.reproduce.selection import needed
 from stages.errors import SettingError
 from stages.index.registry import data_set, stand_in
 
+ROOT = Path(__file__).parents[3]
 NAMES = recipes.names()
 KINDS = [pytest.param(name, small, id=f"{name}{'-small' if small else ''}") for name in NAMES for small in (0, 1)]
 PROJECTS = sorted({project for name in NAMES for project in load(name).projects})
@@ -241,3 +254,20 @@ def test_a_recipe_is_written_in_yaml_alone() -> None:
     for name in NAMES:
         raw = yaml.safe_load(recipes.FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
         assert set(raw) <= set(Recipe.model_fields)
+
+
+def test_the_recipe_in_the_docs_loads_and_the_page_names_every_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "reproduce.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "projects").symlink_to(str(recipes.FOLDER.joinpath("projects")))
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    recipe = load("mine")
+    assert [recipe.cell(row, "EVAL").paper for row in recipe.rows] == [70.8, 72.4, 73.9]
+    (job,) = jobs_of("mine", small=True)
+    assert recipe.members()[job.name] == {"global_simple", "local", "average"}
+    for kind in (Recipe, Row, Pair, Cell, DataSetNeed, ProjectRecipe, SmallProject):
+        for key in kind.model_fields:
+            assert re.search(rf"`(small\.)?{key}`", page), key

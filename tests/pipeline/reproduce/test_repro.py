@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -88,3 +93,29 @@ def test_whoever_listens_and_fails_ends_it(project: Callable[..., Path]) -> None
     assert not (folder / "b").exists()
     with pytest.raises(BrokenPipeError):  # its lock is free: DVC has ended
         repro(folder, listen)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_this_process_alone_ends_dvc_and_its_stage(
+    project: Callable[..., Path], number: signal.Signals
+) -> None:
+    folder = project(a="echo $$ > pid; sleep 60")
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path; from pipeline.reproduce.repro import repro; repro(Path(sys.argv[1]), print)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not ((folder / "pid").exists() and (folder / "pid").read_text().strip()):
+        time.sleep(0.02)
+    stage = psutil.Process(int((folder / "pid").read_text()))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == (128 + number if number != signal.SIGINT else -signal.SIGINT)
+    assert ("KeyboardInterrupt" in err) == (number == signal.SIGINT)
+    assert not psutil.wait_procs([stage], timeout=5)[1]
+
+
+def test_handlers_of_signals_are_as_before(project: Callable[..., Path]) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
+    repro(project(a="true"), lambda _: None)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before

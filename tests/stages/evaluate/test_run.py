@@ -146,6 +146,10 @@ def test_leaks_are_said(manifest: MakeManifest, member: MakeMember) -> None:
         "groups in both train and test: 1; the scores flatter",
         "files of the same content in both train and test: 1; the scores flatter",
     ]
+    samples = [replace(s, subset="web") if s.split == "train" else s for s in samples]
+    for untrained, count in ((["web"], 0), (["other"], 2)):
+        found = evaluate([member(corpus, "ab")], Manifest(tuple(samples)), split="test", untrained=untrained)
+        assert sum("the scores flatter" in warning for warning in found["warnings"]) == count
 
 
 def test_scores_on_val_and_train_are_called_flattering(manifest: MakeManifest, member: MakeMember) -> None:

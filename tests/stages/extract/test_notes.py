@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,9 @@ def test_a_missing_file_is_an_error_before_anything_is_computed(
     file_of(plan).unlink()
     with pytest.raises(MissingInputError, match=r"backbone\.seen\.json is not there .*run kuleshov finetune local$"):
         go(plan)
+    elsewhere = replace(plan, finetuned="folder:../other/artifacts/finetune/local.fold1")
+    with pytest.raises(MissingInputError, match=r"kuleshov finetune local --folds K in the project that it is of$"):
+        go(elsewhere)
     assert not place.store.place(plan.blocks["embedding"]).exists()
 
 

@@ -201,6 +201,16 @@ def test_maps_that_do_not_fit(
     assert "\n" not in str(caught.value)
 
 
+def test_a_class_that_is_in_shares_alone_may_be_mapped(plant: Plant, index: Index) -> None:
+    """Nobody's label is contempt, but some votes are for it, so the map must name it."""
+    head = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    votes = "\n".join([head, "Training,a.png,7,0,0,0,0,0,0,3,0,0", "Training,b.png,0,8,0,0,0,0,0,0,0,0"])
+    root = plant({"fer2013new.csv": votes.encode(), "FER2013Train/a.png": 1, "FER2013Train/b.png": 2}, "fer")
+    maps = {"neutral": "calm", "happiness": "glad", "contempt": "sad"}
+    manifest, _ = index(SetSettings("ferplus", root, options={"labels": "distribution"}, labels=maps))
+    assert manifest.by_id["FER2013Train/a.png"].shares == (("calm", 0.7), ("sad", 0.3))
+
+
 def test_errors_name_the_data_set(main: SetSettings, plant: Plant, index: Index, tmp_path: Path) -> None:
     folder, nowhere = plant(OTHER, "other"), tmp_path / "nowhere"
     lines = table(folder, "joy/a.png,x,,,")

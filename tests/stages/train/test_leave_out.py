@@ -113,6 +113,25 @@ def test_samples_that_overlap_matter_to_who_trains_on_them(extra: Any, train_set
     assert set(train(extra, alone, tmp_path)) == {"less"}
 
 
+def test_the_accuracy_of_what_is_left_out_is_of_samples_apart_from_the_training(
+    extra: Any, train_settings: Make, tmp_path: Path
+) -> None:
+    """Two of the ten share a group or a file with a sample that the head is trained on."""
+    trained = [i for i, s in enumerate(extra.samples) if s.split == "train" and not s.subset]
+    extra.samples[trained[0]] = replace(extra.samples[trained[0]], group="film")
+    extra.samples[40] = replace(extra.samples[40], group="film", labels=("calm",))
+    twin = extra.samples[trained[1]]
+    extra.samples[41] = replace(extra.samples[41], content=twin.content, labels=twin.labels)
+    settings = both(train_settings(("attention_b",)))
+    found = train(extra, settings.model_copy(update={"heads": {"less": settings.heads["less"]}}), tmp_path)["less"]
+    answers = predictions.read(tmp_path / "predictions" / "heads" / "less-s0.csv")
+    assert answers.sample_ids[40:] == tuple(f"x{i}" for i in range(10))
+    right = np.array([answers.classes[p.argmax()] for p in answers.probabilities]) == [one for (one,) in answers.labels]
+    assert right[42:].mean() not in (right[40:].mean(), right[41:].mean(), np.delete(right[40:], 1).mean())
+    assert found.accuracy[LEFT_OUT] == pytest.approx(right[42:].mean())
+    assert found.accuracy["train"] == pytest.approx(right[trained].mean())
+
+
 def test_what_cannot_be_left_out(extra: Any, train_settings: Make, tmp_path: Path) -> None:
     with pytest.raises(
         SettingError, match=r"train\.heads\.attention_c\.leave_out has 'mine', and no training.*: there are extra$"

@@ -83,6 +83,8 @@ def test_val_may_be_what_is_reported_on(plant: Plant, ledger: Ledger) -> None:
     assert own.keys() - without.keys() == {"Test_AFEW/a.avi", "Test_AFEW/deep/b.AVI"}
     with pytest.raises(SettingError, match=r"data\.options\.report is 'val': .*options here: evaluate_on_val, test"):
         shown(root, ledger, report="val")
+    with pytest.raises(SettingError, match=r"evaluate_on_val is true, and data\.use puts every clip into one split"):
+        read(Source(root, splits=False, options={"evaluate_on_val": True}), ledger)
 
 
 def test_folders_may_be_spelled_otherwise(plant: Plant, ledger: Ledger) -> None:
@@ -94,6 +96,9 @@ def test_folders_may_be_spelled_otherwise(plant: Plant, ledger: Ledger) -> None:
     (root / "Train_AFEW").mkdir()
     with pytest.raises(DataError, match="has Train_AFEW and train, which both mean train: keep one"):
         shown(root, ledger)
+    twice = plant({"train/angry/a.avi": b"a", "train/Angry/c.avi": b"c"}, "twice")
+    with pytest.raises(DataError, match="has train/Angry and train/angry, which both mean angry: keep one"):
+        shown(twice, ledger)
 
 
 def test_what_lies_beside_the_clips(plant: Plant, ledger: Ledger) -> None:
@@ -145,6 +150,9 @@ def test_roots_that_are_not_afew_s(plant: Plant, ledger: Ledger) -> None:
         shown(root, ledger)
     root = plant({"Train_AFEW/a.avi": b"a"}, "flat")
     with pytest.raises(DataError, match=r"expected Train_AFEW/Angry \(clips of .*; found in Train_AFEW/: a\.avi"):
+        shown(root, ledger)
+    root = plant({f"Train_AFEW/{name}": b"a" for name in ("Angry", "Disgust", "Fear")}, "files")
+    with pytest.raises(DataError, match=r"expected Train_AFEW/Angry \(clips of .*; found in Train_AFEW/: Angry, Disg"):
         shown(root, ledger)
     root = plant({"Train_AFEW/Angry/a.txt": b"a"}, "empty")
     with pytest.raises(DataError, match=r"no clip in Train_AFEW \(\.avi, "):

@@ -136,6 +136,7 @@ def test_classes_can_be_left_out_or_taken(plant: Plant, read: Read) -> None:
         (row("1/x.jpg", 1, box="10,20,0,40"), "1/x.jpg", "bad_box"),
         (row("1/x.jpg", 1, box="10,20,30,-40"), "1/x.jpg", "bad_box"),
         (row("1/x.jpg", 1, box="10,20,NULL,40"), "1/x.jpg", "bad_box"),
+        (row("../../x.jpg", 1), "../../x.jpg", "bad_name"),
         (row("1/x\x01.jpg", 1), "1/x\\x01.jpg", "bad_name"),
         (row("", 1), "training.csv line 5", "bad_name"),
         (row("1/x.jpg", 1) + ",more", "training.csv line 5", "bad_row"),
@@ -276,3 +277,6 @@ def test_half_of_the_arrays(plant: Plant, read: Read) -> None:
     only = {name: content for name, content in arrays().items() if name.startswith("train_set")}
     with pytest.raises(DataError, match=r"expected val_set/images .*found there: train_set/$"):
         read(plant(only, "only"))
+    files |= {"val_set/annotations": b"x"}
+    with pytest.raises(DataError, match=r"expected val_set/annotations .*; found in val_set/: annotations, images/"):
+        read(plant(files, "file"))

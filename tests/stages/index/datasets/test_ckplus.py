@@ -93,6 +93,21 @@ def test_which_photos_are_read(plant: Plant, ledger: Ledger) -> None:
         shown(root, ledger, last=0)
 
 
+def test_a_sequence_without_its_first_photo_has_no_neutral(plant: Plant, ledger: Ledger) -> None:
+    """What is left may be far from neutral; nor is a photo that has a label."""
+    files = {**sequence("S005_001", 4, 3), **sequence("S006_001", 1, 1), **sequence("S007_001", 2, 5)}
+    del files[f"{IMAGES}/S005/001/S005_001_00000001.png"]
+    root = plant(files)
+    assert shown(root, ledger, last=1, neutral=True) == [
+        ("S005_001_00000004", "disgust"),
+        ("S006_001_00000001", "anger"),
+        ("S007_001_00000001", "neutral"),
+        ("S007_001_00000002", "happy"),
+    ]
+    notes = read(Source(root, options={"neutral": True}), ledger).notes
+    assert notes == ("1 sequence(s) lack their first photo: none of theirs is neutral",)
+
+
 def test_every_number_has_its_class(plant: Plant, ledger: Ledger) -> None:
     files: dict[str, bytes | int] = {}
     for k in range(1, 8):

@@ -253,6 +253,31 @@ def test_a_photo_in_two_parts_and_rows_twice(planted: Callable[..., Path], ledge
         assert not len(again), "where its own split does not count it cannot be contradictory"
 
 
+def test_one_person_in_two_parts_is_one_where_parts_do_not_count(planted: Callable[..., Path], ledger: Ledger) -> None:
+    root = planted([entry("a.png", person())], test=[entry("a.png", person()), entry("t.png", person())])
+    for source in (Source(root, splits=False), Source(root, options={"split": "paper"})):
+        corpus = read(source, ledger)
+        assert [s.sample_id[-2:] for s in of(corpus, "a.png")] == ["#1"]
+        assert corpus.merged_rows == 1
+    assert not len(ledger)
+
+
+def test_names_that_lead_out_of_the_images_are_recorded(planted: Callable[..., Path], ledger: Ledger) -> None:
+    train = [entry("a.png", person()), entry("../../../b.png", person()), entry("c.png", person(), folder="..")]
+    corpus = read(Source(planted(train, photos={"mscoco/images/a.png", "mscoco/images/v.png"})), ledger)
+    assert of(corpus, "a.png")
+    assert {name: reason for name, (reason, _) in ledger.entries.items()} == {
+        "mscoco/images/../../../b.png": "bad_name",
+        "../c.png": "bad_name",
+    }
+
+
+def test_a_folder_in_place_of_the_annotations(tmp_path: Path, ledger: Ledger) -> None:
+    (tmp_path / "Annotations/Annotations.mat").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"expected Annotations/Annotations\.mat .* found in Annotations/: Annotations"):
+        read(Source(tmp_path), ledger)
+
+
 def test_valence_of_photos(planted: Callable[..., Path], ledger: Ledger) -> None:
     none = (np.nan,) * 3
     root = planted(
@@ -304,7 +329,11 @@ def test_splits(planted: Callable[..., Path], ledger: Ledger) -> None:
     assert abs(Counter(paper.values())["test"] - 0.2 * 38) <= 2
     assert all(paper[f"{k}.png#1"] == paper[f"{k}.png#2"] for k in range(18))
     assert split(split="paper", seed=1) != paper == split(split="paper", seed=0)
-    assert {s.split for s in read(Source(root, splits=False, options={"split": "paper"}), ledger).samples} == {None}
+    assert {s.split for s in read(Source(root, splits=False), ledger).samples} == {None}
+    with pytest.raises(
+        SettingError, match=r"options\.split is 'paper', and data\.use puts every sample into one split"
+    ):
+        read(Source(root, splits=False, options={"split": "paper"}), ledger)
 
 
 def test_what_is_there_and_what_is_annotated(

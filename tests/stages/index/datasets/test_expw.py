@@ -106,6 +106,8 @@ def test_low_confidence_is_left_out_and_counted(plant: Plant, read: Read, ledger
         ("b.jpg 1 5 6 nan 40 99.0 3", "image/origin/b.jpg#1", "bad_box"),
         ("b.jpg 1 5 6 30 40 99.0 7", "image/origin/b.jpg#1", "bad_label"),
         ("b.jpg 1 5 6 30 40 99.0 -1", "image/origin/b.jpg#1", "bad_label"),
+        (f"b.jpg 1 5 6 30 40 99.0 {'1' * 5000}", "image/origin/b.jpg#1", "bad_label"),
+        ("../../../b.jpg 1 5 6 30 40 99.0 1", "image/origin/../../../b.jpg#1", "bad_name"),
         ("b\x01.jpg 1 5 6 30 40 99.0 1", "image/origin/b\\x01.jpg#1", "bad_name"),
         ("a.jpg 0 10 20 60 70 50.5 1", "image/origin/a.jpg#0", "contradictory"),
         ("a.jpg 0 10 20 60 71 50.5 0", "image/origin/a.jpg#0", "contradictory"),

@@ -49,6 +49,13 @@ def test_the_stand_in_is_read(tmp_path: Path, ledger: Ledger, contents: ContentI
     assert not set(once) & set(other)
 
 
+def test_a_folder_that_is_a_file_or_there_twice(plant: Plant, read: Read) -> None:
+    with pytest.raises(DataError, match=r"expected others \(or negatives\); found there: faces/, others$"):
+        read(plant({"faces/a.png": 1, "others": b"x"}, "file"))
+    with pytest.raises(DataError, match=r"has Faces and faces: put all into one"):
+        read(plant({"faces/a.png": 1, "Faces/b.png": 2, "others/c.png": 3}, "twice"))
+
+
 def test_folders_at_any_depth(plant: Plant, read: Read) -> None:
     root = plant({
         "Positives/vgg/ann/1.jpg": 1, "Positives/vgg/bob/1.jpg": 2, "Positives/ck/3.PNG": 3, "Positives/4.png": 4,
@@ -75,7 +82,7 @@ def test_another_layout_says_what_was_expected(plant: Plant, read: Read, tmp_pat
     )
     with pytest.raises(DataError, match="is not a folder: give the folder"):
         read(tmp_path / "gone")
-    with pytest.raises(DataError, match="has others and negatives: put all into one of them"):
+    with pytest.raises(DataError, match="has negatives and others: put all into one of them"):
         read(plant({"faces/a.png": 1, "others/b.png": 2, "negatives/c.png": 3}, "both"))
     with pytest.raises(DataError, match="others has no pictures, and both classes need some"):
         read(plant({"faces/a.png": 1, "others/b.txt": b"x"}, "empty"))

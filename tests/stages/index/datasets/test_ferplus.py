@@ -11,6 +11,8 @@ import pytest
 from stages.errors import DataError, SettingError
 from stages.index.contents import ContentIndex
 from stages.index.datasets import ferplus
+from stages.index.datasets.ferplus import VOTES
+from stages.index.packed import place_of
 from stages.index.raw import Corpus, Source
 from stages.index.run import IndexSettings, run
 from stages.index.samples import open_sample
@@ -200,11 +202,40 @@ def test_a_bad_row_of_pictures_shifts_nothing(plant: Plant, read: Read, ledger: 
     assert ledger.entries == {"fer2013.csv line 3": ("bad_row", "2 cells, the header has 3")}
 
 
+@pytest.mark.parametrize("at", [1, 3, 8])
+def test_empty_lines_shift_nothing(at: int, plant: Plant, read: Read, ledger: Ledger) -> None:
+    """In either table; and CR CR LF, which makes every other line of the votes empty."""
+    whole = {raw.sample_id: raw.labels for raw in read(plant({"fer2013.csv": pictures(), VOTES: votes()})).samples}
+    offset = {name: picture_at(name) for name in whole}
+    lines, told_ = pictures().split(b"\n"), votes().split(b"\n")
+    lines.insert(at, b"")
+    told_.insert(at, b"")
+    for number, files in enumerate((
+        {"fer2013.csv": pictures(), VOTES: b"\n".join(told_)},
+        {"fer2013.csv": b"\n".join(lines), VOTES: votes()},
+        {"fer2013.csv": pictures(), VOTES: votes(end="\r\r\n")},
+    )):  # fmt: skip
+        root = plant(files, f"root{number}")
+        corpus = read(root)
+        assert {raw.sample_id: raw.labels for raw in corpus.samples} == whole
+        for raw in corpus.samples:
+            place = place_of(raw.path)
+            assert place is not None
+            cell = (root / place.table).read_bytes()[place.offset : place.offset + place.length]
+            assert cell.split()[0] == offset[raw.sample_id]
+    assert len(ledger) == 0
+
+
+def picture_at(name: str) -> bytes:
+    """The first grey value of the picture that `pictures` has of a name."""
+    return str(int(name.removeprefix("fer"))).encode()
+
+
 def test_tables_that_do_not_belong_together(plant: Plant, read: Read) -> None:
     with pytest.raises(DataError, match=r"fer2013new\.csv has 8 rows and fer2013\.csv 7: they must be of the same"):
         read(plant({"fer2013.csv": pictures(ROWS[:7]), "fer2013new.csv": votes()}))
     turned = (*ROWS[4:], *ROWS[:4])
-    with pytest.raises(DataError, match=r"line 4 has the Usage 'PublicTest' and fer2013\.csv 'Training' in that line"):
+    with pytest.raises(DataError, match=r"line 4 has the Usage 'PublicTest' and fer2013\.csv line 4 'Training'"):
         read(plant({"fer2013.csv": pictures(turned), "fer2013new.csv": votes()}, "turned"))
 
 

@@ -189,6 +189,12 @@ def test_bad_options_are_refused(options: Mapping[str, Any], message: str, plant
         read(plant(layout()), **options)
 
 
+@pytest.mark.parametrize("option", ["unseen", "evaluation_seed", "evaluation"])
+def test_what_parts_validation_is_refused_where_no_split_is_wanted(option: str, plant: Plant, ledger: Ledger) -> None:
+    with pytest.raises(SettingError, match=rf"options\.{option} parts the validation set, and data\.use puts every"):
+        gaf.read(Source(plant(layout()), splits=False, options={option: 2}), ledger)
+
+
 def test_another_layout_says_what_was_expected_and_found(plant: Plant, read: Read, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder: give the folder that GAF"):
         read(tmp_path / "nowhere")

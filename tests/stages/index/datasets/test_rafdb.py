@@ -125,6 +125,8 @@ def test_a_bad_box_file_is_recorded(
         ("train_00009.jpg 8", "basic/Image/aligned/train_00009_aligned.jpg", "bad_label"),
         ("train_00009.jpg 0", "basic/Image/aligned/train_00009_aligned.jpg", "bad_label"),
         ("train_00009.jpg five", "basic/Image/aligned/train_00009_aligned.jpg", "bad_label"),
+        (f"train_00009.jpg {'1' * 5000}", "basic/Image/aligned/train_00009_aligned.jpg", "bad_label"),
+        ("train/../../../../b.jpg 5", "basic/Image/aligned/train/../../../../b_aligned.jpg", "bad_name"),
         ("valid_00009.jpg 5", "basic/Image/aligned/valid_00009_aligned.jpg", "bad_split"),
         ("train_00009 5", "basic/EmoLabel/list_patition_label.txt line 4", "bad_row"),
         ("5", "basic/EmoLabel/list_patition_label.txt line 4", "bad_row"),
