@@ -83,6 +83,14 @@ def show(name: str, small: bool) -> None:
 @click.option("--root", "roots", multiple=True, metavar="DATASET=DIR", help="Where a data set is. Once for each.")
 @_small
 @click.option(
+    "--set",
+    "told",
+    multiple=True,
+    metavar="PROJECT.KEY=VALUE",
+    help="A setting of your own, as params.yaml of that project would have it; wins over the recipe's, and the table "
+    "says so. May be given several times.",
+)
+@click.option(
     "--to",
     "place",
     type=click.Path(file_okay=False, path_type=Path),
@@ -90,7 +98,9 @@ def show(name: str, small: bool) -> None:
     help="Where the projects and the tables go. [default: reproduced, with --small reproduced-small]",
 )
 @click.pass_obj
-def run(folder: Path, name: str, roots: tuple[str, ...], small: bool, place: Path | None) -> None:
+def run(
+    folder: Path, name: str, roots: tuple[str, ...], small: bool, told: tuple[str, ...], place: Path | None
+) -> None:
     """Make the projects of a recipe, run `dvc repro` in each, and write the table beside the paper's.
 
     A run that was stopped goes on from there. Recipes in one DIR share projects, stand-ins and what was trained;
@@ -104,7 +114,7 @@ def run(folder: Path, name: str, roots: tuple[str, ...], small: bool, place: Pat
     from pipeline.reproduce.run import run as run_recipe
 
     place = folder / (place or Path("reproduced-small" if small else "reproduced"))
-    for line in run_recipe(name, _roots(roots, folder), place, small=small, say=click.echo):
+    for line in run_recipe(name, _roots(roots, folder), place, small=small, say=click.echo, told=told):
         click.echo(line)
 
 

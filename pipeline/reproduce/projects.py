@@ -7,14 +7,14 @@ has computed or trained serves the others.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.params import FILE, parse
+from pipeline.params import FILE, UniqueKeyLoader, parse
 from pipeline.reproduce import recipe as recipes
 from pipeline.reproduce.merging import filled, joined, laid_over
 from pipeline.reproduce.recipe import ProjectRecipe, Recipe
@@ -135,13 +135,40 @@ def require_kind(folder: Path, *, small: bool) -> None:
         raise SettingError(f"{folder} has projects made without --small: give another --to")
 
 
-def write_job(job: Job, name: str, roots: Mapping[str, Path], folder: Path, *, small: bool) -> Path:
+def own_settings(told: Sequence[str], recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Project -> settings, of `PROJECT.KEY=VALUE` with dots between keys and a value as YAML has it.
+
+    Raises:
+        SettingError: it is not of that form, the recipe has no such project, or the value is no YAML.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for one in told:
+        place, equals, value = one.partition("=")
+        project, *keys = place.split(".")
+        if not (equals and keys and all(keys)):
+            raise SettingError(f"--set {one!r}: write PROJECT.KEY=VALUE, such as gupta2018.data.options.evaluation=500")
+        if project not in recipe.projects:
+            raise SettingError(f"--set {one!r}: the recipe's projects are {', '.join(recipe.projects)}")
+        try:
+            read: Any = yaml.load(value, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        except yaml.YAMLError as error:
+            raise SettingError(f"--set {one!r}: the value is no YAML ({' '.join(str(error).split())})") from None
+        for key in reversed(keys):
+            read = {key: read}
+        found[project] = laid_over(found.get(project, {}), read)
+    return found
+
+
+def write_job(
+    job: Job, name: str, roots: Mapping[str, Path], folder: Path, *, small: bool, own: Mapping[str, Any] | None = None
+) -> Path:
     """Write a project, or what this recipe adds to one that others made.
 
     Args:
         name: of the recipe.
         roots: of the project's data sets.
         folder: where projects are; the folder is `folder / job.name`.
+        own: a person's settings, laid over the others.
 
     Returns:
         The project's folder.
@@ -156,7 +183,7 @@ def write_job(job: Job, name: str, roots: Mapping[str, Path], folder: Path, *, s
         for same in [] if other == name else jobs_of(other, small=small):
             if same.name == job.name:
                 settings = joined(settings, same.settings, f"recipes {name} and {other}: {job.name}")
-    settings = filled(laid_over(THERE, settings), {of: str(root) for of, root in roots.items()})
+    settings = laid_over(filled(laid_over(THERE, settings), {of: str(root) for of, root in roots.items()}), own or {})
     parse(settings, f"recipe {name}, project {job.name}")
     head = f"# Written by kuleshov reproduce for {', '.join(serves)}.\n"
     contents = {

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.project import Project
 from pipeline.reproduce import recipe as recipes
 from pipeline.reproduce.passes import Passes, counted, passes_of
-from pipeline.reproduce.projects import jobs_of, notes_of, require_kind, roots_of, write_job
+from pipeline.reproduce.projects import jobs_of, notes_of, own_settings, require_kind, roots_of, write_job
 from pipeline.reproduce.repro import repro
 from pipeline.reproduce.table import table_of
 from pipeline.reproduce.writing import lines_of, write
 
 
-def run(name: str, roots: Mapping[str, Path], folder: Path, *, small: bool, say: Callable[[str], None]) -> list[str]:
+def run(
+    name: str,
+    roots: Mapping[str, Path],
+    folder: Path,
+    *,
+    small: bool,
+    say: Callable[[str], None],
+    told: Sequence[str] = (),
+) -> list[str]:
     """Make the projects, run them, and write `NAME.md`, `NAME.csv` and `NAME.json` into `folder`.
 
     Args:
@@ -24,6 +32,7 @@ def run(name: str, roots: Mapping[str, Path], folder: Path, *, small: bool, say:
         folder: where projects, stand-ins and tables go.
         small: see `kuleshov reproduce run --help`.
         say: hears what happens as it does.
+        told: settings of a person's own, `PROJECT.KEY=VALUE` each, which win over the recipe's.
 
     Returns:
         The table, a line each.
@@ -34,17 +43,18 @@ def run(name: str, roots: Mapping[str, Path], folder: Path, *, small: bool, say:
         DataError: a data set cannot be used, or a stage failed.
     """
     recipe, jobs = recipes.load(name), jobs_of(name, small=small)
+    own = own_settings(told, recipe)
     require_kind(folder, small=small)
     places = roots_of(jobs, roots, folder, say, small=small)
     start, passes, folders = time.monotonic(), Passes(0, 0), {}
     for job in jobs:
-        here = write_job(job, name, places[job.name], folder, small=small)
+        here = write_job(job, name, places[job.name], folder, small=small, own=own.get(job.name, {}))
         folders[job.name] = here
         say(f"{job.name}: dvc repro in {here}")
         before = counted(Project(here).store)
         repro(here, say)
         passes += passes_of(here, before, counted(Project(here).store))
-    table, notes = table_of(recipe, folders), notes_of(recipe, jobs) if small else []
+    table, notes = table_of(recipe, folders), [*(notes_of(recipe, jobs) if small else []), *map("set: {}".format, told)]
     folder.mkdir(parents=True, exist_ok=True)
     paths = write(table, folder, name, notes)
     minutes = (time.monotonic() - start) / 60

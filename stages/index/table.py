@@ -48,8 +48,8 @@ def read(source: Source, ledger: Ledger) -> Corpus:
     one sample_id that disagree).
 
     Raises:
-        SettingError: `columns` names what is not a column of ours, or a column that the file does not have; an option is
-            given.
+        SettingError: `columns` names what is not a column of ours, or a column that the file does not have; an
+            option is given.
         DataError: the file is missing, empty, has no rows, or is not a table.
     """
     options_of(source, NoOptions)

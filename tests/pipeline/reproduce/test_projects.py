@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.params import FILE, load
-from pipeline.reproduce.projects import SERVES, jobs_of, notes_of, require_kind, roots_of, write_job
+from pipeline.reproduce.projects import SERVES, jobs_of, notes_of, own_settings, require_kind, roots_of, write_job
 from pipeline.reproduce.recipe import load as load_recipe
 from pipeline.reproduce.standins import STAND_INS
 from stages.errors import DataError, SettingError
@@ -173,3 +173,30 @@ def test_trials_and_runs_on_data_sets_are_kept_apart(tmp_path: Path) -> None:
         require_kind(drawn, small=False)
     with pytest.raises(SettingError, match=r"has projects made without --small: give another --to$"):
         require_kind(whole, small=True)
+
+
+def test_a_person_s_settings_win_and_leave_the_recipe_s_alone(tiny: Path, tmp_path: Path) -> None:
+    recipe, (job, _) = load_recipe("tiny"), jobs_of("tiny", small=False)
+    own = own_settings(["tiny-first.data.options={}", "tiny-first.finetune.net.epochs=3"], recipe)
+    assert own == {"tiny-first": {"data": {"options": {}}, "finetune": {"net": {"epochs": 3}}}}
+    here = write_job(job, "tiny", {"fer2013": tmp_path}, tmp_path / "a", small=False, own=own["tiny-first"])
+    written = yaml.safe_load((here / FILE).read_text())
+    assert written["finetune"]["net"] == {"preset": "tan-nonaligned-scratch", "epochs": 3}
+    assert job.settings["finetune"]["net"] == {"preset": "tan-nonaligned-scratch"}
+    with pytest.raises(SettingError, match="unknown key"):
+        write_job(job, "tiny", {"fer2013": tmp_path}, tmp_path / "b", small=False, own={"dato": 1})
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("tiny-first.data", "write PROJECT.KEY=VALUE"),
+        ("tiny-first=1", "write PROJECT.KEY=VALUE"),
+        ("tiny-first..data=1", "write PROJECT.KEY=VALUE"),
+        ("third.data=1", "the recipe's projects are tiny-first, tiny-second"),
+        ("tiny-first.data=[1", "the value is no YAML"),
+    ],
+)
+def test_a_setting_that_cannot_be_read(tiny: Path, told: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        own_settings([told], load_recipe("tiny"))
