@@ -19,10 +19,13 @@ def require_as_described(project: Project, role: str) -> None:
     project's fine-tune, whose settings are not here.
 
     Raises:
-        SettingError: names what differs, and the command.
+        SettingError: names what differs, and the command; or it goes by its folder and is of this project.
     """
     name = project.params.extract.roles[role].finetuned
-    if name is None or name.startswith(FOLDER):
+    if name is None:
+        return
+    if name.startswith(FOLDER):
+        _require_anothers(project, role, name)
         return
     base = unfolded(name)
     asked = next(one.folds for key, one in project.params.extract.backbones.items() if role in one.of_folds(key))
@@ -33,6 +36,16 @@ def require_as_described(project: Project, role: str) -> None:
 
     if said := differs(project.finetunes / name, project.params.finetune[base], _TRIED):
         raise SettingError(f"fine-tune {name} of extract.backbones.{role} is another one: {said}; {command}")
+
+
+def _require_anothers(project: Project, role: str, name: str) -> None:
+    """Refuse a fine-tune of this project that goes by its folder: DVC would not know that it is trained before."""
+    folder = project.located(name.removeprefix(FOLDER))
+    if folder.parent.resolve() == project.finetunes.resolve():
+        raise SettingError(
+            f"extract.backbones.{unfolded(role)}.finetuned is {unfolded(name)}, a fine-tune of this project: use "
+            f"{unfolded(folder.name)}"
+        )
 
 
 def _folds(project: Project, name: str) -> int | None:

@@ -79,13 +79,13 @@ def _elsewhere(project: Project, settings: FinetuneSettings) -> list[tuple[str, 
     rows = []
     for backbone, path in settings.from_folders:
         folder, spec = project.located(path), get_spec(backbone)
-        names = (folder.name, *(fold_name(folder.name, fold) for fold in range(settings.folds or 0)))
-        files = [file for name in names if (file := finetuned_weights(folder.parent, name, spec)).is_file()]
-        rows += [
-            (f"{FOLDER}{Path(path).with_name(file.parent.name).as_posix()}/{file.name}", weights.hash_file(file))
-            for file in files
+        names = {path: folder.name}
+        names |= {fold_name(path, fold): fold_name(folder.name, fold) for fold in range(settings.folds or 0)}
+        files = {place: finetuned_weights(folder.parent, name, spec) for place, name in names.items()}
+        found = [
+            (f"{FOLDER}{place}/{file.name}", weights.hash_file(file)) for place, file in files.items() if file.is_file()
         ]
-        rows += [] if files else [(f"{FOLDER}{path}", UNKNOWN)]
+        rows += found or [(f"{FOLDER}{path}", UNKNOWN)]
     return rows
 
 

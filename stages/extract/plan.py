@@ -170,18 +170,12 @@ def weights_of(
         folder, finetunes: see `plan_role`.
 
     Raises:
-        SettingError: a fine-tune of this project is named by its folder.
         WeightsError: the weights are missing or not the ones that were published, or a fine-tune's of another backbone.
     """
     name = settings.roles[role].finetuned
     if name is None:
         return None, weights.sha256(spec.weights, folder)
     file = finetuned_weights(finetunes, name, spec) if finetunes is not None else None
-    if name.startswith(FOLDER) and file is not None and _same(file.parent.parent, finetunes):
-        raise SettingError(  # by its name alone DVC knows what to run again
-            f"extract.backbones.{unfolded(role)}.finetuned is {unfolded(name)}, a fine-tune of this project: use "
-            f"{unfolded(file.parent.name)}"
-        )
     if file is None or not file.is_file():
         place = file or f"fine-tune {name}"
         raise WeightsError(
@@ -208,10 +202,6 @@ def finetuned_weights(finetunes: Path, name: str, spec: BackboneSpec | None = No
     if spec is not None and spec.input == "image" and photos.is_file():
         return photos
     return folder / "backbone.safetensors"
-
-
-def _same(one: Path, other: Path | None) -> bool:
-    return other is not None and one.resolve() == other.resolve()
 
 
 def together(plans: Sequence[RolePlan]) -> list[list[RolePlan]]:

@@ -20,7 +20,7 @@ _FOLD = re.compile(r"\.fold\d+$")
 ROLE_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
 FOLDER = "folder:"
-FOLDER_PATTERN = rf"{FOLDER}[^/\\\s][^\\]*"
+FOLDER_PATTERN = rf"{FOLDER}[^/\\\s][^\\\r\n]*"
 """Another project's fine-tune by its folder, relative to this project: an absolute path would be of one machine, and is
 told wherever features go."""
 

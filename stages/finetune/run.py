@@ -164,7 +164,7 @@ def _earlier(settings: FinetuneSettings, place: Place) -> dict[str, Path]:
         path = place.weights_before(asked)
         if path is None:
             continue
-        where = f"finetune.{place.name}" + (f".{part}" if part != "backbone" else "") + ".start"
+        where = f"finetune.{unfolded(place.name)}" + (f".{part}" if part != "backbone" else "") + ".start"
         if asked.previous == place.name:
             raise SettingError(f"{where} is finetune:{place.name}: it cannot start from itself")
         if asked.elsewhere is not None and path.parent.parent.resolve() == place.folder.resolve():

@@ -235,6 +235,8 @@ class FinetuneSettings(Settings):
     def _no_answer_twice(self) -> FinetuneSettings:
         found: dict[str, str] = {}
         for where, one in self._hows().items():
+            if self.unit == "photo" and not one.mirrored:  # of one picture nothing is averaged
+                one = one.model_copy(update={"of": "probabilities"})
             text = one.model_dump_json()
             if text in found:
                 raise ValueError(f"{where} is the same as {found[text]}: leave it out")

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline.keys import stage_keys
 from pipeline.params import parse
+from pipeline.project import Project
 from pipeline.scaffold.write import ProjectData, files
 from stages.backbones.weights import hash_file
 from stages.errors import SettingError
@@ -118,6 +120,11 @@ def test_answers_of_one_training_and_a_part_left_out(tmp_path: Path, kuleshov: R
     [
         ({"a": {"answers": {"b": {"mirrored": True}}}, "a.b": {}}, {}, "finetune.a.answers.b and fine-tune 'a.b' have"),
         ({"a": {"answers": {"b": {}}}}, {}, "answers.b is the same as answer: leave it out"),
+        (
+            {"a": {"unit": "photo", "backbone": "effnet_lite0", "answers": {"b": {"of": "logits"}}}},
+            {},
+            "answers.b is the same as answer: leave it out",
+        ),
         ({"a": {"answers": {"fold0": {"mirrored": True}}}}, {}, "ends as the name of a fold or of one seed's member"),
         ({"a": {"answers": {"b.c": {"mirrored": True}}}}, {}, "finetune.a.answers.b.c"),
         (
@@ -132,6 +139,24 @@ def test_names_that_clash(finetune: Any, more: Any, said: str) -> None:
     values["finetune"] = {name: TUNED | {"learning_rate": 0.01} | one for name, one in finetune.items()}
     with pytest.raises(SettingError, match=re.escape(said)):
         parse(values, "params.yaml")
+
+
+def test_weights_in_the_projects_own_folder_are_a_dependency(tmp_path: Path) -> None:
+    folder = make(tmp_path / "main", 3, next={"start": "folder:."})
+    (folder / "backbone.safetensors").write_bytes(b"weights")
+    expected = [("folder:./backbone.safetensors", hash_file(folder / "backbone.safetensors"))]
+    assert stage_keys(Project(folder))["finetune"] == expected
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+@pytest.mark.parametrize("folder", ["artifacts/finetune/own", "../main/artifacts/finetune/own/"])
+def test_a_role_of_an_own_fine_tune_names_it(tmp_path: Path, folder: str, folds: int | None) -> None:
+    """By its folder, DVC would not know that it is trained before the features are computed."""
+    main = make(tmp_path / "main", 3, own={"folds": folds})
+    role = {"backbone": "mini_xception", "finetuned": f"folder:{folder}", "taps": ["feature"], "folds": folds}
+    change(main, extract={"backbones": {"tuned": role}})
+    with pytest.raises(SettingError, match=r"^extract\.backbones\.tuned\.finetuned is folder:.*/own, .*: use own$"):
+        stage_keys(Project(main))
 
 
 def test_another_projects_fine_tune_is_a_dependency(tmp_path: Path, kuleshov: Run) -> None:

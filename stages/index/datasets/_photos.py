@@ -12,7 +12,7 @@ from stages.index.manifest import is_unwritable, printable
 from stages.index.raw import IMAGE_EXTENSIONS, extension_of
 from stages.ledger import Ledger
 
-_DEEPEST = 4  # folders; also ends circles of links
+_DEEPEST = 4  # folders
 
 
 def folders_of(folder: Path, place: str) -> list[str]:
@@ -62,12 +62,18 @@ def first_there(root: Path, paths: Sequence[str]) -> str | None:
 def photos_below(root: Path, below: str, ledger: Ledger) -> Iterator[str]:
     """Yield the posix path below `root` of every photo in the folder `below` and the folders in it, sorted by folder.
 
+    Links are followed, but not in circles.
+
     Recorded: `permission` (a folder that cannot be listed), `bad_name` (a name that no CSV can hold).
     """
-    pending = [below]
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(below, frozenset())]
     while pending:
-        folder = pending.pop()
+        folder, above = pending.pop()
         try:
+            status = (root / folder).stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                continue  # a link back to a folder that this one is in
             with os.scandir(root / folder) as entries:
                 found = sorted((entry.name, entry.is_dir()) for entry in entries)
         except OSError as error:
@@ -78,7 +84,8 @@ def photos_below(root: Path, below: str, ledger: Ledger) -> Iterator[str]:
             if name.startswith("."):
                 continue
             if is_folder:
-                pending.extend([path] if path.count("/") - below.count("/") < _DEEPEST else [])
+                if path.count("/") - below.count("/") < _DEEPEST:
+                    pending.append((path, above | {identity}))
             elif extension_of(name) in IMAGE_EXTENSIONS:
                 if is_unwritable(name):
                     ledger.record(printable(path), "bad_name", "the name has a control character or is not UTF-8")

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from stages.errors import SettingError, WeightsError
 from stages.extract.elsewhere import located
-from stages.extract.plan import finetuned_weights, plan_role
+from stages.extract.plan import finetuned_weights
 from stages.extract.settings import ExtractSettings, finetune_command
 
 OTHER = "../other/artifacts/finetune/base"
@@ -42,14 +39,3 @@ def test_folds_of_a_folder_are_named_after_it() -> None:
         assert [one.finetuned for one in roles.values()] == [f"folder:{OTHER}.fold0", f"folder:{OTHER}.fold1"]
         [plain] = settings(finetuned=f"folder:{OTHER}{end}").roles.values()
         assert finetune_command(plain.finetuned or "") == "kuleshov finetune base in the project that it is of"
-
-
-@pytest.mark.parametrize("name", ["own", "own.fold0"])
-def test_a_fine_tune_of_this_project_goes_by_its_name(tmp_path: Path, name: str) -> None:
-    """By its folder, DVC would not know that it is trained before."""
-    finetunes = tmp_path / "main" / "artifacts" / "finetune"
-    for path in (f"artifacts/finetune/{name}", f"../main/artifacts/finetune/{name}"):
-        with pytest.raises(SettingError, match=r"^extract\.backbones\.tuned\.finetuned is folder:.*: use own$"):
-            plan_role("tuned", settings(finetuned=f"folder:{path}"), tmp_path, "0" * 64, "found", finetunes)
-    with pytest.raises(WeightsError, match="run kuleshov finetune base in the project that it is of"):
-        plan_role("tuned", settings(finetuned=f"folder:{OTHER}"), tmp_path, "0" * 64, "found", finetunes)

@@ -56,6 +56,12 @@ def test_a_folder_that_is_a_file_or_there_twice(plant: Plant, read: Read) -> Non
         read(plant({"faces/a.png": 1, "Faces/b.png": 2, "others/c.png": 3}, "twice"))
 
 
+def test_a_link_that_leads_in_a_circle_shows_no_picture_twice(plant: Plant, read: Read) -> None:
+    root = plant({"faces/vgg/a.png": 1, "others/b.png": 2})
+    (root / "faces/vgg/back").symlink_to(root / "faces")
+    assert set(told(read(root))) == {"faces/vgg/a.png", "others/b.png"}
+
+
 def test_folders_at_any_depth(plant: Plant, read: Read) -> None:
     root = plant({
         "Positives/vgg/ann/1.jpg": 1, "Positives/vgg/bob/1.jpg": 2, "Positives/ck/3.PNG": 3, "Positives/4.png": 4,
