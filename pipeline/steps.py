@@ -195,7 +195,7 @@ def train(
     settings = project.params
     judged = settings.evaluate.split
     trained = run(train_inputs(project), settings.train, project.artifacts, ledger, judged, processes, say)
-    lines = [f"train: {len(trained)} heads in {time.monotonic() - start:.1f} s"]
+    lines = [f"train: {len(trained)} heads in {time.monotonic() - start:.1f} s", *_several_unused(project)]
     for one in trained:
         shown = ", ".join(filter(None, (_accuracy(one, split) for split in ("train", LEFT_OUT, "val"))))
         kept = f", weights of epoch {one.epoch}" if one.epoch is not None else ""
@@ -206,6 +206,19 @@ def train(
     chosen = {one.head: one.choice for one in trained if one.choice is not None}
     lines += [f"  {name}: {choice.said}" for name, choice in chosen.items()]
     return lines + close(project, ledger, len(project.manifest.samples), allowance)
+
+
+def _several_unused(project: Project) -> Lines:
+    """A warning where samples of several labels train nothing, which a table of accuracies would not show."""
+    labelled = [len(one.labels) for one in project.manifest if one.split == "train" and one.labels]
+    several = sum(count > 1 for count in labelled)
+    single = [name for name, head in project.params.train.heads.items() if not head.loss.several]
+    if not several or not single:
+        return []
+    return [
+        f"  warning: {several} of {len(labelled)} training samples have several labels and train nothing in "
+        f"{', '.join(single)}: set loss: {{kind: multi_label}} there"
+    ]
 
 
 def _accuracy(head: TrainedHead, split: str) -> str:

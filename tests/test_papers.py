@@ -21,17 +21,6 @@ SYMBOL = re.compile(r"((?:stages|pipeline|cache)/[\w/]+\.py): (\w+(?:\.\w+)*)")
 HEAD = re.compile(r"(?:gupta2018|tan2017|aminbeidokhti2019|meen|dagnet|ours|baselines):\w+")
 DASHED = re.compile(r"(?:gupta|tan|aminbeidokhti|meen|dagnet)\d*-[\w-]+")
 
-EMPTY = frozenset(NAMES)
-"""Recipes whose table is not in its page yet. `python -m benchmarks.paper_tables FOLDER` puts it there, and whoever ran
-it takes the name out here."""
-
-_TABLES = [
-    pytest.param(
-        name, marks=[pytest.mark.xfail(reason="no table yet", raises=IndexError, strict=True)] * (name in EMPTY)
-    )
-    for name in NAMES
-]
-
 
 def code_in(page: Path) -> list[str]:
     """What stands in backticks outside blocks of code and outside the tables of recipes."""
@@ -109,7 +98,7 @@ def test_the_index_links_every_page_and_names_every_recipe() -> None:
         assert {code for code in re.findall(r"`([^`]+)`", opening) if code in NAMES} == own
 
 
-@pytest.mark.parametrize("name", _TABLES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_table_prints_the_papers_numbers(name: str) -> None:
     recipe = recipes.load(name)
     content = places((PAGES / f"{recipe.paper}.md").read_text(encoding="utf-8"))[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stages.errors import DataError, SettingError
-from stages.index.registry import names
+from stages.index.registry import data_set, data_sets, names
 
 
 @click.command()
@@ -45,9 +45,8 @@ from stages.index.registry import names
 @click.option(
     "--faces",
     type=click.Choice(["found", "given", "whole"]),
-    default="found",
-    show_default=True,
-    help="Faces are found by the detector, given by the table's boxes, or each image is one face.",
+    help="Faces are found by the detector, given by the data's boxes, or each image is one face. "
+    "[default: found; of a published data set what it has]",
 )
 @click.pass_obj
 def init(
@@ -57,7 +56,7 @@ def init(
     root: Path,
     images: Path | None,
     columns: tuple[str, ...],
-    faces: str,
+    faces: str | None,
 ) -> None:
     """Make a project in DIRECTORY that `dvc repro` runs at once.
 
@@ -81,7 +80,7 @@ def init(
         root=_place(folder / root, directory, is_file=adapter == "csv"),
         images=_place(folder / images, directory, is_file=False) if images is not None else None,
         columns=_columns(columns),
-        faces=faces,
+        faces=faces or (data_set(adapter).FACES if adapter in data_sets() else "found"),
         title=f"Kuleshov: {directory.absolute().name}",
     )
     for line in write_project(directory, data):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.project import Project
+from pipeline.reproduce import ahead
 from pipeline.reproduce import recipe as recipes
 from pipeline.reproduce.passes import Passes, counted, passes_of
 from pipeline.reproduce.projects import jobs_of, notes_of, own_settings, require_kind, roots_of, write_job
@@ -41,6 +42,7 @@ def run(
         SettingError: no such recipe, a data set that is not given, settings that are not fit, a folder of trials
             without `small` or the other way.
         DataError: a data set cannot be used, or a stage failed.
+        WeightsError: weights are missing.
     """
     recipe, jobs = recipes.load(name), jobs_of(name, small=small)
     own = own_settings(told, recipe)
@@ -48,13 +50,17 @@ def run(
     places = roots_of(jobs, roots, folder, say, small=small)
     start, passes, folders = time.monotonic(), Passes(0, 0), {}
     for job in jobs:
-        here = write_job(job, name, places[job.name], folder, small=small, own=own.get(job.name, {}))
-        folders[job.name] = here
-        say(f"{job.name}: dvc repro in {here}")
+        folders[job.name] = write_job(job, name, places[job.name], folder, small=small, own=own.get(job.name, {}))
+    ahead.require_ready(folders)
+    for name_of, here in folders.items():
+        say(f"{name_of}: dvc repro in {here}")
         before = counted(Project(here).store)
         repro(here, say)
         passes += passes_of(here, before, counted(Project(here).store))
-    table, notes = table_of(recipe, folders), [*(notes_of(recipe, jobs) if small else []), *map("set: {}".format, told)]
+    table, notes = (
+        table_of(recipe, folders, trial=small),
+        [*(notes_of(recipe, jobs) if small else []), *map("set: {}".format, told)],
+    )
     folder.mkdir(parents=True, exist_ok=True)
     paths = write(table, folder, name, notes)
     minutes = (time.monotonic() - start) / 60

@@ -6,8 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
-from pipeline.reproduce.projects import Job, jobs_of, notes_of
+from pipeline.params import parse
+from pipeline.reproduce import ahead
+from pipeline.reproduce.merging import laid_over
+from pipeline.reproduce.projects import THERE, Job, jobs_of, notes_of
 from pipeline.reproduce.recipe import PAPERS, Recipe, load
+from stages.backbones.weights import status, weights_dir
 
 
 def lines_of(name: str, *, small: bool) -> list[str]:
@@ -28,6 +32,7 @@ def lines_of(name: str, *, small: bool) -> list[str]:
         *_listed("the paper's order:", [f"{one.higher} over {one.lower} ({one.column})" for one in recipe.pairs]),
         *_listed("what differs from the paper:", _differs(recipe, notes_of(recipe, jobs) if small else ())),
         *(() if small else _data_sets(jobs)),
+        *_weights(jobs),
         *(line for job in jobs for line in _project(job, small=small)),
     ]
 
@@ -49,6 +54,15 @@ def _differs(recipe: Recipe, notes: Sequence[str]) -> list[str]:
 
 def _listed(head: str, lines: Sequence[str]) -> list[str]:
     return ["", head, *(f"  - {line}" for line in lines)] if lines else []
+
+
+def _weights(jobs: Sequence[Job]) -> list[str]:
+    """The weights that its networks start from, and which are not on this machine."""
+    folder, lines = weights_dir(), []
+    for job in jobs:
+        settings = parse(laid_over(THERE, job.settings), f"project {job.name}")
+        lines += [f"{name}{'' if status(name, folder).present else ': not here'}" for name in ahead.wanted(settings)]
+    return _listed("weights (kuleshov weights show NAME says where they are from):", list(dict.fromkeys(lines)))
 
 
 def _data_sets(jobs: Sequence[Job]) -> Iterator[str]:

@@ -49,7 +49,8 @@ class Compared:
         paper: by how much the first is above the second in the paper, in percentage points; None where the paper tells
             the order only.
         ours: the paired difference, as fractions.
-        verdict: `same`: the interval lies above 0; `reversed`: below; else `undetermined`.
+        verdict: `same`: the interval lies above 0; `reversed`: below; else `undetermined`, and so where one of the two
+            gives the same answer to every sample.
     """
 
     pair: Pair
@@ -66,18 +67,21 @@ class Table:
         recipe: its file.
         numbers: by row and column.
         compared: in the recipe's order.
+        trial: whether it was run with `--small`.
     """
 
     recipe: Recipe
     numbers: dict[tuple[str, str], Number]
     compared: tuple[Compared, ...]
+    trial: bool = False
 
 
-def table_of(recipe: Recipe, folders: Mapping[str, Path]) -> Table:
+def table_of(recipe: Recipe, folders: Mapping[str, Path], *, trial: bool = False) -> Table:
     """Read what the projects have predicted, and judge it.
 
     Args:
         folders: project -> its folder.
+        trial: whether it was run with `--small`.
 
     Raises:
         MissingInputError: a project has not been run, or a member is not there.
@@ -93,14 +97,16 @@ def table_of(recipe: Recipe, folders: Mapping[str, Path]) -> Table:
             ours = None if cell.quoted else ask(judges.of(row, column), RESAMPLES)
             copied = None if cell.quoted else judges.copied(row, column)
             numbers[row.name, column] = Number(row.name, column, cell.paper, cell.quoted, ours, copied)
-    return Table(recipe, numbers, tuple(_compared(judges, pair, numbers) for pair in recipe.pairs))
+    return Table(recipe, numbers, tuple(_compared(judges, pair, numbers) for pair in recipe.pairs), trial)
 
 
 def _compared(judges: _Judges, pair: Pair, numbers: Mapping[tuple[str, str], Number]) -> Compared:
     one, other = (judges.named(*place) for place in pair.places)
     ours = less(one, other, RESAMPLES)
     a, b = (numbers[place].paper for place in pair.places)
-    return Compared(pair, None if a is None or b is None else round(a - b, 2), ours, verdict_of(ours))
+    constant = any((found := numbers[place].ours) is not None and found.constant for place in pair.places)
+    paper = None if a is None or b is None else round(a - b, 2)
+    return Compared(pair, paper, ours, "undetermined" if constant else verdict_of(ours))
 
 
 def verdict_of(ours: Difference) -> Verdict:

@@ -15,8 +15,14 @@ from stages.whole import whole
 
 COLUMNS = (
     *("row", "column", "paper", "quoted", "ours", "low", "high", "n", "seeds", "sd", "constant", "copy_of"),
-    "differs",
+    *("trial", "differs"),
 )  # fmt: skip
+
+
+TRIAL = (
+    "A trial (--small): drawn stand-ins, packaged or narrow networks, few epochs. It shows that every row runs, and is "
+    "no evidence for or against the paper."
+)
 
 
 def percent(value: float | None, *, signed: bool = False) -> str:
@@ -45,7 +51,7 @@ def paper_text(number: Number) -> str:
 def lines_of(table: Table, notes: Sequence[str] = ()) -> list[str]:
     """The table for a terminal, a line each."""
     recipe = table.recipe
-    lines = [f"{PAPERS[recipe.paper]}", f"{recipe.table}: {recipe.title}", ""]
+    lines = [f"{PAPERS[recipe.paper]}", f"{recipe.table}: {recipe.title}", *([TRIAL] if table.trial else []), ""]
     header = ("row", "column", "paper", "ours")
     rows = [(n.row, n.column, paper_text(n), ours_text(n.ours) + _flags(n)) for n in table.numbers.values()]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(3)]
@@ -90,6 +96,7 @@ def markdown_of(table: Table, notes: Sequence[str] = ()) -> str:
     columns = list(recipe.columns)
     heads = [f"{name}: {which}" for name in columns for which in ("paper", "ours")]
     lines = [f"# {recipe.table}: {recipe.title}", "", PAPERS[recipe.paper], ""]
+    lines += [TRIAL, ""] if table.trial else []
     lines += [f"| row | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for row in recipe.rows:
         cells = []
@@ -121,10 +128,13 @@ def write(table: Table, folder: Path, name: str, notes: Sequence[str] = ()) -> l
         ours = number.ours or Answer(None, None, None, 0, 0, None, False)
         differs = "; ".join(rows[number.row].differs)
         told = (ours.value, ours.low, ours.high, ours.n, ours.seeds, ours.sd, ours.constant)
-        records.append((number.row, number.column, number.paper, number.quoted, *told, number.copy_of, differs))
+        records.append(
+            (number.row, number.column, number.paper, number.quoted, *told, number.copy_of, table.trial, differs)
+        )
     write_csv(folder / f"{name}.csv", COLUMNS, records)
     content = {
         "recipe": name,
+        "trial": table.trial,
         "paper": table.recipe.paper,
         "table": table.recipe.table,
         "numbers": [asdict(number) for number in table.numbers.values()],

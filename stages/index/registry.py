@@ -7,6 +7,7 @@ its name, with
     SOURCE   the publication that it is from
     LAYOUT   what is expected where under the root, a tree as text
     Options  the settings of `data.options`, a `Settings`
+    FACES    which faces it has, as `detect.faces` has them: `found`, `given` (a face box each) or `whole`
     read     see `stages.index.raw.Adapter`
 
 and the file of the same name in `stages/index/standins/` draws a data set in its layout, see `StandIn`.
@@ -33,6 +34,7 @@ class DataSet(Protocol):
     SOURCE: str
     LAYOUT: str
     Options: type[Settings]
+    FACES: str
     read: Adapter
 
 

@@ -32,6 +32,7 @@ TITLE = "AFEW"
 SOURCE = (
     "Dhall et al., Collecting Large, Richly Annotated Facial-Expression Databases from Movies, IEEE MultiMedia 2012"
 )
+FACES = "found"
 LAYOUT = """\
 ROOT/Train_AFEW/Angry/*.avi       Angry Disgust Fear Happy Neutral Sad Surprise
 ROOT/Val_AFEW/Angry/*.avi

@@ -35,6 +35,7 @@ from stages.settings import Settings
 
 TITLE = "AffectNet"
 SOURCE = "Mollahosseini, Hasani and Mahoor, AffectNet, IEEE Transactions on Affective Computing 10(1), 2019"
+FACES = "found"
 LAYOUT = """\
 Manually_Annotated_file_lists/training.csv
 Manually_Annotated_file_lists/validation.csv

@@ -32,6 +32,7 @@ from stages.settings import Settings
 
 TITLE = "CK+"
 SOURCE = "Lucey et al., The Extended Cohn-Kanade Dataset (CK+), CVPR workshops 2010"
+FACES = "found"
 LAYOUT = """\
 ROOT/cohn-kanade-images/S005/001/S005_001_00000001.png ...
 ROOT/Emotion/S005/001/S005_001_00000011_emotion.txt          of the sequences that have a label

@@ -40,6 +40,7 @@ from stages.settings import Settings
 
 TITLE = "EMOTIC"
 SOURCE = "Kosti et al., Context Based Emotion Recognition using EMOTIC Dataset, TPAMI 2019, arXiv:2003.13401"
+FACES = "found"
 LAYOUT = """\
 ROOT/Annotations/Annotations.mat      or train.csv, val.csv, test.csv in ROOT or ROOT/emotic_pre
 ROOT/emotic/mscoco/images/*.jpg       or without emotic/

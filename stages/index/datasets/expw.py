@@ -31,6 +31,7 @@ from stages.settings import Settings
 
 TITLE = "ExpW (Expression in-the-Wild)"
 SOURCE = "Zhang et al., From Facial Expression Recognition to Interpersonal Relation Prediction, IJCV 2018"
+FACES = "given"
 LAYOUT = """\
 label/label.lst       one face a line: name, number, top, left, right, bottom, confidence, class
 image/origin/*.jpg

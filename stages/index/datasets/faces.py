@@ -21,6 +21,7 @@ from stages.ledger import Ledger
 
 TITLE = "faces and other pictures"
 SOURCE = "the face detection stage of Meen et al."
+FACES = "whole"
 LAYOUT = """\
 faces/SOURCE/*.png        pictures of one face each (or positives/); SOURCE may be left out, or folders lie below it
 others/SOURCE/*.png       pictures without a face (or negatives/)

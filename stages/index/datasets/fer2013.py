@@ -31,6 +31,7 @@ from stages.ledger import Ledger
 
 TITLE = "FER2013"
 SOURCE = "Goodfellow et al. 2013, https://arxiv.org/abs/1307.0414"
+FACES = "whole"
 LAYOUT = """\
 fer2013.csv              emotion,pixels,Usage: a picture in each row (or icml_face_data.csv)
 or

@@ -41,6 +41,7 @@ from stages.settings import Settings
 
 TITLE = "FER+"
 SOURCE = "Barsoum et al. 2016, https://arxiv.org/abs/1608.01041"
+FACES = "whole"
 LAYOUT = """\
 fer2013new.csv                  Usage,Image name,neutral,happiness,...,contempt,unknown,NF: the votes
 fer2013.csv                     the pictures of FER2013, row by row (or icml_face_data.csv)

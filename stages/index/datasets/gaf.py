@@ -37,6 +37,7 @@ from stages.settings import Settings
 
 TITLE = "GAF (Group Affect Database 2.0, 3.0)"
 SOURCE = "Dhall et al., EmotiW 2018, ICMI 2018; Ghosh et al., Predicting Group Cohesiveness in Images, IJCNN 2019"
+FACES = "found"
 LAYOUT = """\
 Train/Positive/*.jpg
 Train/Neutral/*.jpg

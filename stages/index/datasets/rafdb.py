@@ -34,6 +34,7 @@ from stages.settings import Settings
 
 TITLE = "RAF-DB (basic)"
 SOURCE = "Li, Deng and Du, Reliable Crowdsourcing and Deep Locality-Preserving Learning, CVPR 2017"
+FACES = "whole"
 LAYOUT = """\
 basic/EmoLabel/list_patition_label.txt
 basic/Image/aligned/train_00001_aligned.jpg

@@ -90,6 +90,25 @@ def test_each_cell_has_its_number(folders: dict[str, Path]) -> None:
     assert pair.ours.value == pytest.approx(0.45)
 
 
+def test_a_member_with_one_answer_decides_nothing(tiny: Path, folders: dict[str, Path]) -> None:
+    place = folders["tiny-second"] / "artifacts" / "predictions" / "heads"
+    for seed in (0, 1):
+        (place / f"logistic-s{seed}.csv").unlink()
+    write(folders["tiny-second"], "head", "logistic-s0", 10)
+    text = (place / "logistic-s0.csv").read_text().splitlines()
+    (place / "logistic-s0.csv").write_text(
+        "\n".join([text[0], *(f"{one.rsplit(',', 2)[0]},0.9,0.1" for one in text[1:])])
+    )
+    table = table_of(load("tiny"), folders, trial=True)
+    found = table.numbers["Logistic", "accuracy"].ours
+    assert found is not None
+    assert found.constant
+    assert table.compared[0].ours.low is not None
+    assert table.compared[0].ours.low > 0
+    assert table.compared[0].verdict == "undetermined"
+    assert table.trial
+
+
 def test_a_copy_is_named_and_a_member_in_two_places_is_none(tiny: Path, folders: dict[str, Path]) -> None:
     for seed in (0, 1):
         (folders["tiny-second"] / "artifacts" / "predictions" / "heads" / f"logistic-s{seed}.csv").unlink()

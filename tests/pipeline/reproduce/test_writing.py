@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline.reproduce.recipe import Pair, load
 from pipeline.reproduce.table import Compared, Number, Table
 from pipeline.reproduce.writing import (
     COLUMNS,
+    TRIAL,
     compared_text,
     lines_of,
     markdown_of,
@@ -100,6 +102,18 @@ def test_the_page_has_a_cell_for_each_column(table: Table) -> None:
     assert rows[-1] == "| Theirs | 70 (quoted) | - |  |  |"
     assert any(line.startswith("| Both \\| all | - | 90.0") for line in rows)
     assert "- a drawn stand-in" in page
+
+
+def test_a_trial_says_so_everywhere(table: Table, tmp_path: Path) -> None:
+    assert TRIAL not in lines_of(table)
+    assert TRIAL not in markdown_of(table)
+    trial = replace(table, trial=True)
+    assert lines_of(trial)[2] == TRIAL
+    assert markdown_of(trial).splitlines()[4] == TRIAL
+    _, table_csv, table_json = write(trial, tmp_path, "tiny")
+    assert json.loads(table_json.read_text())["trial"] is True
+    with open(table_csv, newline="", encoding="utf-8") as handle:
+        assert {row["trial"] for row in csv.DictReader(handle)} == {"True"}
 
 
 def test_files(table: Table, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_its_options_are_those_of_the_adapter(name: str) -> None:
 def test_a_file_has_what_the_registry_promises(name: str) -> None:
     module = registry.data_set(name)
     assert all(isinstance(getattr(module, part), str) for part in ("TITLE", "SOURCE", "LAYOUT"))
+    assert module.FACES in ("found", "given", "whole")
     assert issubclass(module.Options, Settings)
     assert registry.find_adapter(name) is module.read
     drawn = registry.stand_in(name)
