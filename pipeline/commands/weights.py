@@ -98,6 +98,7 @@ def fetch(project: Path, names: tuple[str, ...]) -> None:
 def _wanted(project: Path, names: tuple[str, ...]) -> dict[str, str]:
     """Weights to get -> the weights of their stand-in, or nothing."""
     from pipeline import params
+    from pipeline.wanted import weights_of
     from stages.backbones.registry import get_spec
     from stages.errors import MissingInputError
 
@@ -107,15 +108,7 @@ def _wanted(project: Path, names: tuple[str, ...]) -> dict[str, str]:
         settings = params.load(project)
     except MissingInputError:
         return {"resnet29": "", "expression": "mini_xception", "effnet_lite0": ""}
-    wanted = {}
-    for role, chosen in settings.extract.backbones.items():
-        if chosen.finetuned is not None:
-            continue
-        stand_in = get_spec(chosen.stand_in).weights if chosen.stand_in else ""
-        wanted[get_spec(chosen.backbone or role).weights] = stand_in
-    for one in settings.finetune.values():
-        wanted |= {get_spec(name).weights: "" for name in one.from_catalogue}
-    return wanted
+    return weights_of(settings)
 
 
 @weights.command()

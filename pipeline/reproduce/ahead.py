@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import params
 from pipeline.project import Project
+from pipeline.wanted import weights_of
 from stages.backbones import weights
 from stages.errors import DataError, SettingError, WeightsError
 from stages.index.joined import read_parts
@@ -43,16 +44,11 @@ def require_ready(folders: Mapping[str, Path]) -> None:
         )
 
 
-def wanted(settings: params.Params) -> list[str]:
-    """The backbones whose catalogue weights a project reads, each once; one with a stand-in is not among them."""
-    roles = settings.extract.backbones.items()
-    extracted = [one.backbone or role for role, one in roles if one.finetuned is None and one.stand_in is None]
-    started = [name for one in settings.finetune.values() for name in one.from_catalogue]
-    return list(dict.fromkeys([*extracted, *started]))
+def without_stand_in(settings: params.Params) -> list[str]:
+    """The catalogue weights without which the project cannot be run."""
+    return [name for name, stand_in in weights_of(settings).items() if not stand_in]
 
 
-def missing(settings: params.Params, folder: Path) -> Iterable[str]:
-    """Those of `wanted` that are not in the folder of weights."""
-    for name in wanted(settings):
-        if not weights.status(name, folder).present:
-            yield name
+def missing(settings: params.Params, folder: Path) -> list[str]:
+    """Those of `without_stand_in` that are not in the folder of weights."""
+    return [name for name in without_stand_in(settings) if not weights.status(name, folder).present]

@@ -57,10 +57,8 @@ def run(
         before = counted(Project(here).store)
         repro(here, say)
         passes += passes_of(here, before, counted(Project(here).store))
-    table, notes = (
-        table_of(recipe, folders, trial=small),
-        [*(notes_of(recipe, jobs) if small else []), *map("set: {}".format, told)],
-    )
+    table = table_of(recipe, folders, trial=small)
+    notes = [*(notes_of(recipe, jobs) if small else []), *(f"set: {one}" for one in told)]
     folder.mkdir(parents=True, exist_ok=True)
     paths = write(table, folder, name, notes)
     minutes = (time.monotonic() - start) / 60

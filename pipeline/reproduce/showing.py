@@ -11,6 +11,7 @@ from pipeline.reproduce import ahead
 from pipeline.reproduce.merging import laid_over
 from pipeline.reproduce.projects import THERE, Job, jobs_of, notes_of
 from pipeline.reproduce.recipe import PAPERS, Recipe, load
+from pipeline.reproduce.writing import differs_of
 from stages.backbones.weights import status, weights_dir
 
 
@@ -30,7 +31,7 @@ def lines_of(name: str, *, small: bool) -> list[str]:
         "",
         *_rows(recipe),
         *_listed("the paper's order:", [f"{one.higher} over {one.lower} ({one.column})" for one in recipe.pairs]),
-        *_listed("what differs from the paper:", _differs(recipe, notes_of(recipe, jobs) if small else ())),
+        *_listed("what differs from the paper:", differs_of(recipe, notes_of(recipe, jobs) if small else ())),
         *(() if small else _data_sets(jobs)),
         *_weights(jobs),
         *(line for job in jobs for line in _project(job, small=small)),
@@ -48,21 +49,18 @@ def _rows(recipe: Recipe) -> Iterator[str]:
         yield f"  {row.name}: {', '.join(told)}"
 
 
-def _differs(recipe: Recipe, notes: Sequence[str]) -> list[str]:
-    return [*recipe.differs, *notes, *(f"{row.name}: {line}" for row in recipe.rows for line in row.differs)]
-
-
 def _listed(head: str, lines: Sequence[str]) -> list[str]:
     return ["", head, *(f"  - {line}" for line in lines)] if lines else []
 
 
 def _weights(jobs: Sequence[Job]) -> list[str]:
     """The weights that its networks start from, and which are not on this machine."""
-    folder, lines = weights_dir(), []
+    folder, names = weights_dir(), dict[str, None]()
     for job in jobs:
         settings = parse(laid_over(THERE, job.settings), f"project {job.name}")
-        lines += [f"{name}{'' if status(name, folder).present else ': not here'}" for name in ahead.wanted(settings)]
-    return _listed("weights (kuleshov weights show NAME says where they are from):", list(dict.fromkeys(lines)))
+        names |= dict.fromkeys(ahead.without_stand_in(settings))
+    lines = [f"{name}{'' if status(name, folder).present else ': not here'}" for name in names]
+    return _listed("weights (kuleshov weights show NAME says where they are from):", lines)
 
 
 def _data_sets(jobs: Sequence[Job]) -> Iterator[str]:

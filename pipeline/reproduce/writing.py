@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.reproduce.recipe import PAPERS
+from pipeline.reproduce.recipe import PAPERS, Recipe
 from pipeline.reproduce.table import Compared, Number, Table
 from stages.evaluate.cells import Answer
 from stages.tables import write_csv
@@ -60,7 +60,7 @@ def lines_of(table: Table, notes: Sequence[str] = ()) -> list[str]:
     if table.compared:
         lines += ["", "the paper's order, paired over samples:"]
         lines += [f"  {compared_text(one)}" for one in table.compared]
-    if told := differs_of(table, notes):
+    if told := differs_of(table.recipe, notes):
         lines += ["", "what differs from the paper:", *(f"  - {one}" for one in told)]
     return lines
 
@@ -74,9 +74,8 @@ def compared_text(one: Compared) -> str:
     return f"{pair.higher} over {pair.lower} ({pair.column}): {paper}{here}: {one.verdict}"
 
 
-def differs_of(table: Table, notes: Sequence[str] = ()) -> list[str]:
+def differs_of(recipe: Recipe, notes: Sequence[str] = ()) -> list[str]:
     """What is not as in the paper: of all rows, of this run, then of single rows."""
-    recipe = table.recipe
     of_rows = [f"{row.name}: {line}" for row in recipe.rows for line in row.differs]
     return [*recipe.differs, *notes, *of_rows]
 
@@ -107,7 +106,7 @@ def markdown_of(table: Table, notes: Sequence[str] = ()) -> str:
     lines += ["", "Accuracies and precisions in percent, with 95 % bootstrap intervals over samples or groups."]
     if table.compared:
         lines += ["", "## The paper's order", "", *(f"- {compared_text(one)}" for one in table.compared)]
-    if told := differs_of(table, notes):
+    if told := differs_of(table.recipe, notes):
         lines += ["", "## What differs", "", *(f"- {one}" for one in told)]
     return "\n".join(lines) + "\n"
 
@@ -142,7 +141,7 @@ def write(table: Table, folder: Path, name: str, notes: Sequence[str] = ()) -> l
             {**one.pair.model_dump(), "paper": one.paper, "ours": asdict(one.ours), "verdict": one.verdict}
             for one in table.compared
         ],
-        "differs": differs_of(table, notes),
+        "differs": differs_of(table.recipe, notes),
     }
     texts = {"md": markdown_of(table, notes), "json": json.dumps(content, indent=2, ensure_ascii=False) + "\n"}
     for ending, text in texts.items():

@@ -98,11 +98,6 @@ def write_project(folder: Path, data: ProjectData) -> list[str]:
     Raises:
         SettingError: the folder is a project already, or git or DVC cannot be run.
     """
-    return write_files(folder, files(data))
-
-
-def write_files(folder: Path, contents: Mapping[str, str]) -> list[str]:
-    """As `write_project`, of files that are given: name -> content."""
     taken = [name for name in ("dvc.yaml", "params.yaml") if (folder / name).exists()]
     if taken:
         raise SettingError(
@@ -110,7 +105,7 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> list[str]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     done = []
-    for name, content in contents.items():
+    for name, content in files(data).items():
         path = folder / name
         if not path.exists():
             path.write_text(content, encoding="utf-8")

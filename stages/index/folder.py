@@ -14,7 +14,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.errors import DataError, SettingError
+from stages.errors import DataError
+from stages.index.layout import no_table
 from stages.index.manifest import LABEL_SEPARATOR, is_unwritable, printable
 from stages.index.options import NoOptions, options_of
 from stages.index.raw import (
@@ -42,11 +43,7 @@ def read(source: Source, ledger: Ledger) -> Corpus:
         DataError: the root is not a folder or holds no photos, the layout is mixed, or a class name holds `;`.
     """
     options_of(source, NoOptions)
-    if source.images is not None or source.columns:
-        place = source.place
-        raise SettingError(
-            f"{place}.images and {place}.columns are for the csv adapter: remove them, or set adapter: csv"
-        )
+    no_table(source)
     if not source.root.is_dir():
         raise DataError(f"{source.place}.root {source.root} is not a folder: give the folder that holds the photos")
     paths = []

@@ -21,7 +21,9 @@ def no_table(source: Source) -> None:
     """
     if source.images is not None or source.columns:
         place = source.place
-        raise SettingError(f"{place}.images and {place}.columns are for the csv adapter: remove them, or use that one")
+        raise SettingError(
+            f"{place}.images and {place}.columns are for the csv adapter: remove them, or set adapter: csv"
+        )
 
 
 def require_layout(source: Source, title: str, expected: Mapping[str, str]) -> None:
